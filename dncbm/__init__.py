@@ -1,0 +1,1 @@
+"""dncbm: image classifiers whose every decision is a sum of named concepts."""

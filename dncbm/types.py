@@ -1,0 +1,62 @@
+"""The items that travel through dncbm, and the letters that name tensor axes.
+
+Axis legend, used in every jaxtyping annotation of the library:
+
+    n  images (rows)          d  embedding width          c  concepts
+    k  classes                v  vocabulary entries       h, w  pixels
+
+Words are fixed by the glossary in the documentation: embeddings (n, d), codes (n, c),
+dictionary (c, d) with unit-norm rows, probe weights (k, c), contribution = code x weight.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ConceptStatus = Literal["named", "unnamed", "blocked"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConceptName:
+    """The name of one dictionary row, with the evidence for it."""
+
+    concept: int
+    """Row of the dictionary."""
+    name: str
+    """A vocabulary entry, or `concept <index>` where the status is not `named`."""
+    score: float
+    """Cosine between the dictionary row and the name's text embedding, in [-1, 1]."""
+    margin: float
+    """Score minus the score of the best other vocabulary entry, >= 0."""
+    alternatives: tuple[tuple[str, float], ...]
+    """The next best entries with their scores, best first."""
+    status: ConceptStatus
+    """`named`; `unnamed` (score under the threshold); `blocked` (hidden by a block list)."""
+    group: int
+    """Concepts with one name share a group: the lowest concept index among them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contribution:
+    """What one concept adds to one class logit: `contribution == code * weight`."""
+
+    concept: int
+    name: str
+    code: float
+    weight: float
+    contribution: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One class for one image; `logit == bias + sum(contributions) + remainder`."""
+
+    class_name: str
+    class_index: int
+    probability: float
+    """Softmax over all classes, in [0, 1]."""
+    logit: float
+    bias: float
+    remainder: float
+    """Sum of the contributions that are not listed, computed so that the sum is exact."""
+    contributions: tuple[Contribution, ...] = field(default=())
+    """Largest by absolute value first."""

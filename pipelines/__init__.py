@@ -1,0 +1,1 @@
+"""Stages as commands: each reads artifacts and writes one."""
