@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
 
@@ -275,7 +275,9 @@ def verify_files(path: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{path / name} was changed after it was written. Make it again.")
 
 
-def require_input(manifest: Manifest, role: str, actual: str, *, artifact: str, remedy: str) -> None:
+def require_input(
+    manifest: Manifest, role: str, actual: str, *, artifact: str, remedy: str
+) -> None:
     """Refuse an artifact that was made from another input than the one at hand.
 
     Args:
@@ -297,4 +299,4 @@ def require_input(manifest: Manifest, role: str, actual: str, *, artifact: str, 
 
 
 def _short(value: str | None) -> str:
-    return "(none)" if value is None else cast(str, value)[:12]
+    return "(none)" if value is None else value[:12]

@@ -1,0 +1,190 @@
+"""The whole forward path: images to embeddings to codes to logits, explained by concepts."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor, inference_mode
+
+from dncbm.artifacts import require_input
+from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.naming.dictionary import Dictionary, load_dictionary
+from dncbm.probe.model import Probe
+from dncbm.probe.store import Cbm, load_cbm
+from dncbm.sae.model import SaeModel
+from dncbm.sae.store import load_sae
+from dncbm.types import Contribution, Prediction
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class Predictor:
+    """A concept bottleneck model ready to predict and explain.
+
+    Holds no state between calls: concurrent calls from several threads are safe.
+    """
+
+    def __init__(
+        self, *, encoder: Encoder, sae: SaeModel, dictionary: Dictionary, cbm: Cbm
+    ) -> None:
+        self.encoder = encoder
+        self.sae = sae.eval()
+        self.dictionary = dictionary
+        self.cbm = cbm
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, device: str = "auto", encoder: Encoder | None = None
+    ) -> "Predictor":
+        """Read the model directory that `dncbm quickstart` or `dncbm bottleneck` wrote.
+
+        Args:
+            path: directory with the artifacts `sae`, `dictionary` and `cbm`.
+            device: where the encoder runs.
+            encoder: an encoder already in memory; by default the one named in the model.
+
+        Raises:
+            ArtifactError: not a model directory, damaged or incomplete.
+            ArtifactMismatch: its parts, or the encoder, do not belong together.
+        """
+        root = Path(path)
+        if not (root / "cbm").is_dir():
+            raise ArtifactError(
+                f"{root} holds no model: it has no directory 'cbm'. "
+                "Give the directory that `dncbm quickstart --out` wrote."
+            )
+        cbm = load_cbm(root / "cbm")
+        sae = load_sae(root / "sae")
+        dictionary = load_dictionary(root / "dictionary")
+        encoder = encoder or load_encoder(str(cbm.manifest.config["encoder"]), device=device)
+        found = {
+            "encoder": encoder.fingerprint,
+            "sae": sae.manifest.fingerprint,
+            "dictionary": dictionary.manifest.fingerprint,
+        }
+        for role, fingerprint in found.items():
+            require_input(
+                cbm.manifest,
+                role,
+                fingerprint,
+                artifact=str(root / "cbm"),
+                remedy=f"Use the {role} it was made with, or run `dncbm bottleneck` again.",
+            )
+        return cls(encoder=encoder, sae=sae.model, dictionary=dictionary, cbm=cbm)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by class index."""
+        return tuple(self.cbm.classes)
+
+    def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
+        """Raw encoder output of RGB images, float32 on the CPU."""
+        return self.encoder.embed_pil(images)
+
+    @inference_mode()
+    def encode(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Concept codes, non-negative, of raw embeddings."""
+        return self.sae.encode(embeddings)
+
+    def predict(
+        self,
+        images: Sequence[Image],
+        *,
+        top_contributions: int = 5,
+        top_classes: int = 1,
+        nec: int | None = None,
+    ) -> list[list[Prediction]]:
+        """The best classes of each image, each with its named concept contributions.
+
+        Args:
+            images: RGB images.
+            top_contributions: how many contributions to list per class, by absolute size.
+            top_classes: how many classes to explain per image, best first.
+            nec: use the head with this number of effective concepts per class.
+
+        Raises:
+            InvalidInput: no image, a count below its minimum, or no head of that NEC.
+        """
+        _require_at_least("top_contributions", top_contributions, 0)
+        _require_at_least("top_classes", top_classes, 1)
+        if not images:
+            raise InvalidInput("No image was given. Give at least one.")
+        probe = self.cbm.probe_for(nec)
+        codes = self.encode(self.embed(images))
+        return [
+            self._explain_top(probe, row, top_classes, top_contributions)
+            for row in codes.double().numpy()
+        ]
+
+    def _explain_top(
+        self, probe: Probe, codes: np.ndarray, top_classes: int, top_contributions: int
+    ) -> list[Prediction]:
+        explained = [
+            probe.contributions(codes, index, top=top_contributions)
+            for index in range(len(self.classes))
+        ]
+        logits = np.array([item.logit for item in explained])
+        probabilities = _softmax(logits / self.cbm.temperature)
+        best = np.argsort(-logits, kind="stable")[:top_classes]
+        return [
+            Prediction(
+                class_name=self.classes[index],
+                class_index=int(index),
+                probability=float(probabilities[index]),
+                logit=explained[index].logit,
+                bias=explained[index].bias,
+                remainder=explained[index].remainder,
+                contributions=tuple(
+                    Contribution(
+                        concept=item.concept,
+                        name=self.dictionary.names[item.concept].name,
+                        code=item.code,
+                        weight=item.weight,
+                        contribution=item.contribution,
+                    )
+                    for item in explained[index].contributions
+                ),
+            )
+            for index in best
+        ]
+
+    def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
+        """Concepts whose directions are nearest to a text, as (concept, cosine), best first.
+
+        Blocked concepts are left out.
+        """
+        if not text.strip():
+            raise InvalidInput("The search text is empty. Give a word or a phrase.")
+        query = self.encoder.encode_texts([text])[0]
+        cosines = (self.dictionary.directions @ query).numpy()
+        order = np.argsort(-cosines, kind="stable")
+        shown = (i for i in order if self.dictionary.names[i].status != "blocked")
+        return [(int(i), float(cosines[i])) for i, _ in zip(shown, range(limit), strict=False)]
+
+    def describe(self) -> dict[str, Any]:
+        """What this model is: classes, encoder, sizes, metrics and fingerprints."""
+        return {
+            "classes": list(self.classes),
+            "encoder": self.encoder.spec,
+            "num_concepts": len(self.dictionary.names),
+            "effective_concepts": sorted(self.cbm.nec_probes),
+            "metrics": dict(self.cbm.metrics),
+            "fingerprint": self.cbm.manifest.fingerprint,
+            "inputs": dict(self.cbm.manifest.inputs),
+        }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def _require_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise InvalidInput(f"{name} is {value}; it must be at least {minimum}.")

@@ -1,0 +1,112 @@
+"""One pipeline run as a value: every choice from photos to classifier, readable from a file."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dncbm.errors import InvalidInput
+
+PHOTO_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "{}")
+"""Prompts for class names in the zero-shot baseline, averaged as CLIP's authors do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """All choices of one run of the pipeline; defaults suit a laptop and a few thousand photos."""
+
+    data: str | None = None
+    """Folder, zip, tar or CSV/Parquet manifest of photos; None renders the concept world."""
+    dataset: str | None = None
+    """A Hugging Face (`hf:NAME`) or torchvision (`torchvision:CIFAR10`) data set instead."""
+    encoder: str = "mini"
+    """`mini`, `ARCH:PRETRAINED`, `hf-hub:ORG/NAME` or `ARCH:/path/to/weights.safetensors`."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: the GPU where there is one."""
+    precision: str = "auto"
+    """`fp32`, `bf16`, `fp16`, or `auto`."""
+    workers: int = 2
+    """Processes that decode images; 0 decodes in the main process."""
+    batch_size: int = 64
+    """Images per forward pass of the encoder."""
+    vocabulary: str | None = None
+    """A word list, one entry per line; None takes the bundled one."""
+    blocked_words: tuple[str, ...] = ()
+    """Words that no concept may be named with, besides those filtered from the bundled list."""
+    sae_preset: str = "default"
+    """A preset of `dncbm.sae.presets`: `default`, `dncbm-paper`, `topk`, ..."""
+    sae: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of the preset's fields, for example `{"num_concepts": 1024}`."""
+    naming_preset: str = "default"
+    """`default` or `paper`."""
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of `dncbm.probe.train.ProbeConfig`, for example `{"solver": "paper"}`."""
+    templates: tuple[str, ...] = PHOTO_TEMPLATES
+    """Prompts for the zero-shot baseline; each holds one `{}` for the class name."""
+    examples: int = 9
+    """Top images kept per concept."""
+    world_images: int = 3000
+    """Scenes of the rendered concept world, where no data is given."""
+    seed: int = 0
+    """Seeds the split, the autoencoder and the probe."""
+
+    def __post_init__(self) -> None:
+        if self.data is not None and self.dataset is not None:
+            raise InvalidInput("Both data and dataset are given. Give one of them.")
+        for name, minimum in (("workers", 0), ("batch_size", 1), ("examples", 1), ("seed", 0)):
+            if getattr(self, name) < minimum:
+                raise InvalidInput(
+                    f"{name} is {getattr(self, name)}; it must be at least {minimum}."
+                )
+        bad = [template for template in self.templates if template.count("{}") != 1]
+        if bad or not self.templates:
+            raise InvalidInput(f"Each template needs one '{{}}' for the class name; got {bad!r}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-serialisable values."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def read_recipe(path: Path) -> tuple[Recipe, Path]:
+    """The recipe in a TOML or JSON file and its output directory (`out`).
+
+    Relative paths in the file are relative to the file.
+
+    Raises:
+        InvalidInput: unreadable file, unknown or ill-typed fields.
+    """
+    values = _read_table(path)
+    out = values.pop("out", None)
+    if not isinstance(out, str):
+        raise InvalidInput(f"{path} must name an output directory: out = 'DIR'.")
+    known = {item.name for item in fields(Recipe)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidInput(
+            f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
+        )
+    for name in ("data", "vocabulary"):
+        if values.get(name):
+            values[name] = str(path.parent / values[name])
+    for name in ("blocked_words", "templates"):
+        if name in values:
+            values[name] = tuple(values[name])
+    try:
+        return Recipe(**values), path.parent / out
+    except TypeError as error:
+        raise InvalidInput(f"{path} has a field of the wrong type: {error}.") from error
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InvalidInput(f"Cannot read the recipe {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{path} is not valid {path.suffix or 'TOML'}: {error}.") from error
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{path} must hold a table of fields, got {type(table).__name__}.")
+    return table
