@@ -1,0 +1,1 @@
+"""Images, their readers and splits, and worlds whose concepts are known exactly."""
