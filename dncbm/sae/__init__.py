@@ -1,0 +1,1 @@
+"""Sparse autoencoders over embeddings: models, losses, training, metrics and storage."""

@@ -1,0 +1,126 @@
+"""What turns pre-activations (n, c) into sparse non-negative codes (n, c)."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dncbm.errors import InvalidInput, UnknownName
+
+
+@runtime_checkable
+class Activation(Protocol):
+    """The seam for new variants: any callable with a name and plain settings.
+
+    An `nn.Module` may hold parameters or buffers (a JumpReLU its thresholds): they are
+    stored with the model. `ACTIVATIONS` makes a variant loadable by name.
+    """
+
+    name: str
+
+    def settings(self) -> dict[str, int | float]:
+        """Keyword arguments that build the same activation again."""
+        ...
+
+    def __call__(self, pre_activations: Any, /) -> Any:
+        """Codes, >= 0, of the same shape."""
+        ...
+
+
+class ReLU(nn.Module):
+    """The positive part; sparsity comes from an L1 penalty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "relu"
+
+    def settings(self) -> dict[str, int | float]:
+        """No settings."""
+        return {}
+
+    def forward(self, pre_activations: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """max(0, pre-activation)."""
+        return torch.relu(pre_activations)
+
+
+class TopK(nn.Module):
+    """The k largest pre-activations of each row, negatives cut to 0 (Gao et al. 2406.04093)."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.name = "topk"
+        self.k = _checked(k)
+
+    def settings(self) -> dict[str, int | float]:
+        """The number of codes kept per row."""
+        return {"k": self.k}
+
+    def forward(self, pre_activations: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """Codes with at most k non-zero entries in every row."""
+        values, indices = pre_activations.topk(self.k, dim=-1, sorted=False)
+        return torch.zeros_like(pre_activations).scatter(-1, indices, values.relu())
+
+
+class BatchTopK(nn.Module):
+    """The k·n largest positive pre-activations of a batch (Bussmann et al. 2412.06410).
+
+    In evaluation mode rows must not depend on each other: a pre-activation passes where it
+    exceeds `threshold`, the running mean of the smallest value that training kept.
+    """
+
+    threshold: Tensor
+    seen: Tensor
+
+    def __init__(self, k: int, *, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.name = "batchtopk"
+        self.k = _checked(k)
+        self.momentum = momentum
+        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def settings(self) -> dict[str, int | float]:
+        """Mean number of codes kept per row, and the speed of the running threshold."""
+        return {"k": self.k, "momentum": self.momentum}
+
+    def forward(self, pre_activations: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        """Codes with k non-zero entries per row on average."""
+        positive = pre_activations.relu()
+        if not self.training:
+            return positive * (positive > self.threshold)
+        flat = positive.detach().flatten()
+        smallest = flat.kthvalue(flat.numel() - self.k * len(positive) + 1).values
+        self._follow(smallest.float())
+        return positive * (positive >= smallest)
+
+    def _follow(self, smallest: Tensor) -> None:
+        # The first batches average plainly, so that the start value 0 leaves no trace.
+        self.seen += 1
+        weight = torch.clamp(1 / self.seen, min=self.momentum)
+        self.threshold += weight * (smallest - self.threshold)
+
+
+ACTIVATIONS: dict[str, Callable[..., Activation]] = {
+    "relu": ReLU,
+    "topk": TopK,
+    "batchtopk": BatchTopK,
+}
+
+
+def build_activation(name: str, settings: dict[str, int | float]) -> Activation:
+    """The activation called `name`.
+
+    Raises:
+        UnknownName: no activation of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise UnknownName("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name](**settings)
+
+
+def _checked(k: int) -> int:
+    if k < 1:
+        raise InvalidInput(f"k is {k}; at least one code per row must stay. Choose k >= 1.")
+    return k

@@ -1,0 +1,121 @@
+"""All numbers that decide a training run, checked once."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dncbm.errors import InvalidInput, UnknownName
+from dncbm.sae.activations import ACTIVATIONS, Activation, build_activation
+from dncbm.sae.init import Init
+from dncbm.sae.loss import Reduction
+
+_CHOICES = {
+    "activation": tuple(ACTIVATIONS),
+    "reduction": ("mean", "sum"),
+    "init": ("paper", "kaiming", "tied", "data"),
+    "schedule": ("constant", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
+_POSITIVE = ("embed_dim", "num_concepts", "k", "epochs", "batch_size", "lr", "aux_k")
+_NOT_NEGATIVE = (
+    "l1",
+    "aux_weight",
+    "dead_after",
+    "warmup",
+    "resample_every",
+    "resample_rows",
+    "max_steps",
+    "seed",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaeConfig:
+    """One training run; `preset` makes good ones."""
+
+    embed_dim: int
+    """Width of the embeddings."""
+    num_concepts: int
+    """Rows of the dictionary."""
+    activation: str = "topk"
+    """`relu`, `topk` or `batchtopk`."""
+    k: int = 32
+    """Codes kept per row by `topk` and `batchtopk`; `relu` ignores it."""
+    normalize: bool = False
+    """Divide each embedding by its length first."""
+    center: bool = False
+    """Subtract the mean embedding."""
+    scale: bool = False
+    """Divide by one number, so that the mean square of a coordinate is 1."""
+    init: Init = "tied"
+    """Start of encoder and dictionary, see `dncbm.sae.init`."""
+    reduction: Reduction = "mean"
+    """Of the squared error over the width."""
+    l1: float = 0.0
+    """Weight of the sum of a row's codes."""
+    aux_weight: float = 0.0
+    """Weight of the auxiliary loss of dead concepts; 0 switches it off."""
+    aux_k: int = 256
+    """Dead concepts that take part in the auxiliary loss, per row."""
+    dead_after: int = 0
+    """Rows without a firing after which a concept counts as dead for the auxiliary loss."""
+    resample_every: int = 0
+    """Epochs between resamplings of dead concepts; 0 = never. None takes place when fewer
+    than this many epochs and one would remain."""
+    resample_rows: int = 819_200
+    """Rows whose loss is computed for resampling, at most."""
+    epochs: int = 1
+    """Passes over all rows."""
+    max_steps: int = 0
+    """Stop after so many steps; 0 = no limit."""
+    batch_size: int = 4096
+    """Rows per step; the last batch of an epoch may be smaller."""
+    lr: float = 5e-4
+    """Adam's learning rate."""
+    schedule: str = "constant"
+    """`constant`, or `cosine`: linear warm-up, then half a cosine down to 0."""
+    warmup: int = 0
+    """Steps of linear warm-up (cosine only)."""
+    precision: str = "float32"
+    """Of the matrix products; parameters and Adam stay float32."""
+    seed: int = 49
+    """Of initialisation, order of rows and resampling."""
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(f"SAE {name}", str(getattr(self, name)), known)
+        for name in _POSITIVE:
+            _require(self, name, above=0.0)
+        for name in _NOT_NEGATIVE:
+            _require(self, name, above=None)
+        if self.activation != "relu" and self.k > self.num_concepts:
+            raise InvalidInput(
+                f"k is {self.k}, but there are only {self.num_concepts} concepts. Lower k or "
+                "raise num_concepts."
+            )
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        """Batches in one pass over `num_rows` rows, the last one possibly smaller."""
+        return -(-num_rows // self.batch_size)
+
+    def total_steps(self, num_rows: int) -> int:
+        """Steps of the whole run on `num_rows` rows."""
+        steps = self.epochs * self.steps_per_epoch(num_rows)
+        return min(steps, self.max_steps) if self.max_steps else steps
+
+    def build_activation(self) -> Activation:
+        """A fresh activation of the configured kind."""
+        return build_activation(self.activation, {} if self.activation == "relu" else {"k": self.k})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for manifests; `SaeConfig(**values)` is the way back."""
+        return asdict(self)
+
+
+def _require(config: SaeConfig, name: str, *, above: float | None) -> None:
+    value = getattr(config, name)
+    fine = math.isfinite(value) and (value >= 0 if above is None else value > above)
+    if not fine:
+        rule = ">= 0" if above is None else "> 0"
+        raise InvalidInput(f"SAE {name} is {value}; the rule is {rule}.")

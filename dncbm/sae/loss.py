@@ -1,0 +1,47 @@
+"""Loss terms of sparse autoencoders, each a mean over the rows of a batch."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Reduction = Literal["mean", "sum"]
+"""Over the width d. `mean` is what the Discover-then-Name code computes, `sum` what its
+paper writes; at width d they differ by the factor d against the sparsity term."""
+
+
+def reconstruction_per_row(
+    target: Float[Tensor, "n d"], reconstruction: Float[Tensor, "n d"], reduction: Reduction
+) -> Float[Tensor, "n"]:
+    """Squared error of each row, averaged or summed over the width."""
+    squared = (target - reconstruction).square()
+    return squared.mean(dim=-1) if reduction == "mean" else squared.sum(dim=-1)
+
+
+def sparsity_per_row(codes: Float[Tensor, "n c"]) -> Float[Tensor, "n"]:
+    """L1 norm of each row of codes: always a sum over concepts."""
+    return codes.abs().sum(dim=-1)
+
+
+def auxiliary_loss(
+    residual: Float[Tensor, "n d"],
+    pre_activations: Float[Tensor, "n c"],
+    dictionary: Float[Tensor, "c d"],
+    dead: Bool[Tensor, "c"],
+    k: int,
+) -> Float[Tensor, ""]:
+    """How badly the dead concepts explain the residual: 0 perfectly, 1 not at all.
+
+    AuxK of Gao et al. (2406.04093, appendix A.2): the k largest pre-activations among dead
+    concepts reconstruct the residual, which itself gets no gradient; the squared error is
+    divided by the residual's energy. 0 where nothing is dead or nothing is left to explain.
+    """
+    target = residual.detach()
+    energy = target.square().sum()
+    if not bool(dead.any()) or not bool(energy > 0):
+        return residual.new_zeros(())
+    candidates = pre_activations[:, dead]
+    values, indices = candidates.topk(min(k, candidates.shape[-1]), dim=-1, sorted=False)
+    codes = torch.zeros_like(candidates).scatter(-1, indices, values.relu())
+    return (target - codes @ dictionary[dead]).square().sum() / energy

@@ -1,0 +1,132 @@
+"""How good codes and reconstructions are, over all rows in one pass."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from dncbm.sae.model import SaeModel
+from dncbm.sae.rows import CHUNK, EmbeddingRows, chunks, input_statistics
+
+DENSE = 0.1
+"""A concept that fires on more than this share of rows is dense."""
+DENSITY_EDGES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Edges of the density histogram: a bin holds densities in (lower, upper]; dead ones stand
+in a bin of their own before the first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaeMetrics:
+    """Quality of an SAE on a set of rows."""
+
+    rows: int
+    unexplained_variance: float
+    """Squared error over the variance around the mean row; 0 perfect, 1 as good as the mean."""
+    cosine: float
+    """Mean cosine between embedding and reconstruction."""
+    l0: float
+    """Mean number of non-zero codes per row."""
+    dead_fraction: float
+    """Share of concepts that never fire on these rows."""
+    dense_fraction: float
+    """Share of concepts that fire on more than a tenth of the rows."""
+    density_histogram: tuple[int, ...]
+    """Concepts that never fire, then concepts per bin between `DENSITY_EDGES`."""
+    num_concepts: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for manifests."""
+        return asdict(self) | {"density_histogram": list(self.density_histogram)}
+
+
+@torch.no_grad()
+def evaluate_sae(model: SaeModel, rows: EmbeddingRows, *, batch_size: int = CHUNK) -> SaeMetrics:
+    """Metrics over all rows, in evaluation mode; memory is bounded by the batch."""
+    device = model.input_mean.device
+    fired = torch.zeros(model.num_concepts, dtype=torch.int64, device=device)
+    error, cosine = 0.0, 0.0
+    was_training = model.training
+    model.eval()
+    try:
+        for chunk in chunks(rows, batch_size):
+            embeddings = chunk.to(device)
+            codes, reconstruction = model(embeddings)
+            fired += (codes > 0).sum(dim=0)
+            error += float((embeddings - reconstruction).double().square().sum())
+            cosine += float(functional.cosine_similarity(embeddings, reconstruction).double().sum())
+    finally:
+        model.train(was_training)
+    variance = input_statistics(rows).variance * len(rows)
+    return SaeMetrics(
+        rows=len(rows),
+        unexplained_variance=_ratio(error, variance),
+        cosine=cosine / len(rows),
+        num_concepts=model.num_concepts,
+        **density_summary(fired.cpu(), len(rows)),
+    )
+
+
+def density_summary(fired: Int64[Tensor, "c"], num_rows: int) -> dict[str, Any]:
+    """L0, dead and dense fractions and the density histogram from firing counts."""
+    density = fired.double() / num_rows
+    bins = torch.bucketize(density, torch.tensor(DENSITY_EDGES, dtype=torch.float64))
+    return {
+        "l0": float(density.sum()),
+        "dead_fraction": float((fired == 0).double().mean()),
+        "dense_fraction": float((density > DENSE).double().mean()),
+        "density_histogram": tuple(torch.bincount(bins, minlength=len(DENSITY_EDGES)).tolist()),
+    }
+
+
+def unexplained_variance(
+    embeddings: Float[Tensor, "n d"], reconstruction: Float[Tensor, "n d"]
+) -> float:
+    """Squared error over the variance around the mean row, in float64.
+
+    Rows without variance give 0 when reproduced exactly and 1 otherwise.
+    """
+    wide = embeddings.double()
+    error = (wide - reconstruction.double()).square().sum()
+    return _ratio(float(error), float((wide - wide.mean(dim=0)).square().sum()))
+
+
+def _ratio(error: float, variance: float) -> float:
+    if variance > 0:
+        return error / variance
+    return 0.0 if error == 0 else 1.0
+
+
+def accuracy_kept(
+    embeddings: Float[Tensor, "n d"],
+    reconstruction: Float[Tensor, "n d"],
+    labels: Int64[Tensor, "n"],
+    test: Int64[Tensor, "m"],
+) -> dict[str, float]:
+    """Test accuracy of one linear readout on embeddings and on their reconstructions.
+
+    The readout (multinomial logistic regression on standardised embeddings) is fitted on the
+    embeddings of all rows outside `test` and applied to both, so the difference is what the
+    SAE's reconstruction loses for classification.
+
+    Returns:
+        `accuracy_embeddings`, `accuracy_reconstruction` and `accuracy_kept`, their ratio.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train = torch.ones(len(embeddings), dtype=torch.bool)
+    train[test] = False
+    readout = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+    readout.fit(embeddings[train].numpy(), labels[train].numpy())
+    wanted = labels[test].numpy()
+    plain = float(readout.score(embeddings[test].numpy(), wanted))
+    rebuilt = float(readout.score(reconstruction[test].numpy(), wanted))
+    return {
+        "accuracy_embeddings": plain,
+        "accuracy_reconstruction": rebuilt,
+        "accuracy_kept": rebuilt / plain if plain > 0 else 0.0,
+    }

@@ -1,0 +1,103 @@
+"""Named recipes, fitted to the number of rows at hand."""
+
+from typing import Any
+
+from dncbm.errors import InvalidInput, UnknownName
+from dncbm.sae.config import SaeConfig
+
+_FULL_EXPANSION = 8
+
+
+def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> SaeConfig:
+    """The configuration called `name` for `num_rows` embeddings of width `embed_dim`.
+
+    - `default`: what we found best, see docs/benchmarks/planted_dictionary.md.
+    - `topk`: plain TopK of Gao et al. (2406.04093) with the auxiliary loss.
+    - `dncbm-paper`: Discover-then-Name to the letter, whatever the number of rows.
+
+    Args:
+        name: one of `PRESETS`.
+        embed_dim: width of the embeddings.
+        num_rows: how many rows will be trained on.
+        overrides: fields of `SaeConfig` that replace the preset's.
+
+    Raises:
+        UnknownName: no such preset, or no such field.
+    """
+    if name not in PRESETS:
+        raise UnknownName("SAE preset", name, PRESETS)
+    if num_rows < 2:
+        raise InvalidInput(f"Got {num_rows} rows; an SAE needs at least 2. Embed more images.")
+    for key in overrides:
+        if key not in SaeConfig.__dataclass_fields__:
+            raise UnknownName("SAE setting", key, SaeConfig.__dataclass_fields__)
+    fixed = {"embed_dim": embed_dim} | overrides
+    concepts = int(fixed.get("num_concepts", concepts_for(embed_dim, num_rows, name)))
+    return SaeConfig(**{**PRESETS[name](embed_dim, num_rows, concepts), **fixed})
+
+
+def concepts_for(embed_dim: int, num_rows: int, name: str = "default") -> int:
+    """Dictionary size: expansion 8 where there are rows to fill it.
+
+    A concept needs rows that show it: below `8 * embed_dim * 4` rows the dictionary holds one
+    concept per four rows, never fewer than 32. `dncbm-paper` always expands by 8.
+    """
+    full = _FULL_EXPANSION * embed_dim
+    if name == "dncbm-paper":
+        return full
+    return max(min(full, 32), min(full, num_rows // 4))
+
+
+def _dncbm_paper(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return {
+        "num_concepts": concepts,
+        "activation": "relu",
+        "init": "paper",
+        "reduction": "mean",
+        "l1": 3e-5,
+        "resample_every": 10,
+        "resample_rows": 819_200,
+        "epochs": 200,
+        "batch_size": 4096,
+        "lr": 5e-4,
+        "seed": 49,
+    }
+
+
+def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    batch_size, epochs = _budget(num_rows)
+    return {
+        "num_concepts": concepts,
+        "activation": "topk",
+        "k": min(32, concepts),
+        "init": "tied",
+        "reduction": "mean",
+        "aux_weight": 1 / 32,
+        "aux_k": max(1, embed_dim // 2),
+        "dead_after": max(num_rows, 10 * batch_size),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": 5e-4,
+    }
+
+
+def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    batch_size, epochs = _budget(num_rows)
+    return _topk(embed_dim, num_rows, concepts) | {
+        "center": True,
+        "scale": True,
+        "init": "data",
+        "lr": 1e-3,
+        "schedule": "cosine",
+        "warmup": 50,
+    }
+
+
+def _budget(num_rows: int, steps: int = 2000) -> tuple[int, int]:
+    """Batch size and epochs: about `steps` updates on small data, at least 25 epochs."""
+    batch_size = max(1, min(4096, num_rows // 8))
+    per_epoch = -(-num_rows // batch_size)
+    return batch_size, max(25, -(-steps // per_epoch))
+
+
+PRESETS = {"default": _default, "dncbm-paper": _dncbm_paper, "topk": _topk}

@@ -1,0 +1,298 @@
+"""The one training loop of all variants: batch, loss, projection, Adam, unit norm.
+
+A run is a pure function of rows and configuration: the order of rows and every random draw
+come from generators named after epoch and purpose, so a run that was killed continues from
+its checkpoint file to the same bits (on one device with the same number of threads).
+"""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dncbm.artifacts import fingerprint
+from dncbm.errors import ArtifactMismatch, InvalidInput
+from dncbm.sae.config import SaeConfig
+from dncbm.sae.init import initialize, set_standardization
+from dncbm.sae.loss import auxiliary_loss, reconstruction_per_row, sparsity_per_row
+from dncbm.sae.metrics import SaeMetrics, evaluate_sae
+from dncbm.sae.model import SaeModel
+from dncbm.sae.resample import draw_inputs, revive
+from dncbm.sae.rows import EmbeddingRows, InputStatistics, as_rows, input_statistics
+from dncbm.training.checkpoints import (
+    flatten_optimizer,
+    load_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from dncbm.training.progress import Progress, no_progress
+from dncbm.training.schedules import Schedule, constant, cosine
+from dncbm.training.seeding import generator
+
+__all__ = ["Losses", "SaeConfig", "TrainedSae", "train_sae"]
+
+_log = logging.getLogger(__name__)
+
+
+class Losses(NamedTuple):
+    """Terms of one step's loss, unweighted, and their weighted sum."""
+
+    reconstruction: Tensor
+    sparsity: Tensor
+    auxiliary: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedSae:
+    """What training leaves: the model of the last step, its quality and its course."""
+
+    model: SaeModel
+    metrics: SaeMetrics
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Per epoch: mean loss terms, mean L0, share of concepts that did not fire, resampled."""
+
+
+def train_sae(
+    embeddings: Any,
+    config: SaeConfig,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 250,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> TrainedSae:
+    """Train a sparse autoencoder; the model of the last step is returned in evaluation mode.
+
+    Args:
+        embeddings: `EmbeddingRows`, a tensor or array (n, d), or a list of mapped shards.
+        config: the whole recipe.
+        checkpoint: file to continue from and to write to; deleted by nobody, so a finished
+            run that is called again returns at once.
+        checkpoint_every: steps between writes of it; the last step always writes.
+        device: where to compute.
+        progress: told `("sae", step, total)`.
+
+    Raises:
+        InvalidInput: fewer than two rows, wrong width, NaN or infinite values.
+        ArtifactMismatch: the checkpoint belongs to another configuration or other rows.
+    """
+    rows = as_rows(embeddings)
+    _check_width(rows, config)
+    statistics = input_statistics(rows, normalize=config.normalize)
+    run = _Run(rows, config, statistics, device)
+    identity = fingerprint([config.as_dict(), _describe(rows, statistics)])
+    if checkpoint is not None:
+        run.restore(checkpoint, identity)
+    while run.step < run.total:
+        run.advance()
+        progress("sae", run.step, run.total)
+        if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == run.total):
+            run.save(checkpoint, identity)
+    model = run.model.eval()
+    return TrainedSae(model=model, metrics=evaluate_sae(model, rows), history=run.history)
+
+
+class _Run:
+    """The state of one training run, all of which a checkpoint holds."""
+
+    def __init__(
+        self, rows: EmbeddingRows, config: SaeConfig, statistics: InputStatistics, device: str
+    ) -> None:
+        self.rows, self.config, self.device = rows, config, torch.device(device)
+        self.total = config.total_steps(len(rows))
+        self.per_epoch = config.steps_per_epoch(len(rows))
+        self.schedule = _schedule(config, self.total)
+        self.model = build_initial(rows, config, statistics).to(self.device).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        counts = torch.zeros(config.num_concepts, dtype=torch.int64, device=self.device)
+        self.fired_in_epoch, self.fired_in_window = counts, counts.clone()
+        self.rows_since_fired = counts.clone()
+        self.epochs_in_window = 0
+        self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self._order: tuple[int, Tensor] | None = None
+
+    def advance(self) -> None:
+        """One step, and the end of the epoch where it is one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(self.step)
+        self._train_step(self._batch())
+        self.step += 1
+        if self.step % self.per_epoch == 0 or self.step == self.total:
+            self._end_epoch()
+
+    def _batch(self) -> Tensor:
+        epoch, position = divmod(self.step, self.per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            stream = generator(self.config.seed, "order", epoch)
+            self._order = epoch, torch.randperm(len(self.rows), generator=stream)
+        start = position * self.config.batch_size
+        indices = self._order[1][start : start + self.config.batch_size]
+        return self.model.standardize(self.rows.gather(indices).to(self.device))
+
+    def _train_step(self, batch: Float[Tensor, "n d"]) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        with _autocast(self.config.precision, self.device):
+            losses, codes = self._losses(batch)
+        losses.total.backward()
+        self.model.project_dictionary_gradient()
+        self.optimizer.step()
+        self.model.normalize_dictionary()
+        self._count(losses, codes.detach() > 0)
+
+    def _losses(self, batch: Float[Tensor, "n d"]) -> tuple[Losses, Tensor]:
+        config, model = self.config, self.model
+        pre = model.pre_activations(batch)
+        codes = model.activation(pre)
+        reconstruction = model.decode_standardized(codes)
+        error = reconstruction_per_row(batch, reconstruction, config.reduction).mean()
+        sparsity = sparsity_per_row(codes).mean() if config.l1 else batch.new_zeros(())
+        auxiliary = batch.new_zeros(())
+        if config.aux_weight:
+            dead = self.rows_since_fired > config.dead_after
+            auxiliary = auxiliary_loss(
+                batch - reconstruction, pre, model.dictionary, dead, config.aux_k
+            )
+        total = error + config.l1 * sparsity + config.aux_weight * auxiliary
+        return Losses(error, sparsity, auxiliary, total), codes
+
+    def _count(self, losses: Losses, active: Tensor) -> None:
+        fired = active.sum(dim=0)
+        self.fired_in_epoch += fired
+        self.rows_since_fired += len(active)
+        self.rows_since_fired[fired > 0] = 0
+        terms = [losses.reconstruction, losses.sparsity, losses.auxiliary, losses.total]
+        row_mean = torch.stack(
+            [*(term.detach().double() for term in terms), fired.sum() / len(active)]
+        )
+        self.sums += row_mean * len(active)
+
+    def _end_epoch(self) -> None:
+        epoch = (self.step - 1) // self.per_epoch
+        seen = len(self.rows) if self.step % self.per_epoch == 0 else self._rows_so_far()
+        means = (self.sums / seen).tolist()
+        names = ("reconstruction", "sparsity", "auxiliary", "loss", "l0")
+        entry = {"epoch": float(epoch), **dict(zip(names, means, strict=True))}
+        entry["dead_fraction"] = float((self.fired_in_epoch == 0).double().mean())
+        entry["resampled"] = float(self._maybe_resample(epoch))
+        self.history.append(entry)
+        self.fired_in_epoch.zero_()
+        self.sums.zero_()
+        _log.debug("epoch %d: %s", epoch, entry)
+
+    def _rows_so_far(self) -> int:
+        return (self.step % self.per_epoch) * self.config.batch_size
+
+    def _maybe_resample(self, epoch: int) -> int:
+        """Resample at the end of a window; the reference stops `every` + 1 epochs early."""
+        every = self.config.resample_every
+        epochs = -(-self.total // self.per_epoch)
+        if not every or epoch + every >= epochs - 1:
+            return 0
+        self.fired_in_window += self.fired_in_epoch
+        self.epochs_in_window += 1
+        if self.epochs_in_window < every:
+            return 0
+        dead = self.fired_in_window == 0
+        self.fired_in_window.zero_()
+        self.epochs_in_window = 0
+        return self._resample(dead, epoch) if bool(dead.any()) else 0
+
+    def _resample(self, dead: Tensor, epoch: int) -> int:
+        inputs = draw_inputs(
+            self.model,
+            self.rows,
+            count=int(dead.sum()),
+            candidates=self.config.resample_rows,
+            l1=self.config.l1,
+            reduction=self.config.reduction,
+            generator=generator(self.config.seed, "resample", epoch),
+        )
+        return len(revive(self.model, self.optimizer, dead, inputs))
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write everything that the next step depends on."""
+        moments, optimizer = flatten_optimizer(self.optimizer)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        state = {
+            "identity": identity,
+            "step": self.step,
+            "epochs_in_window": self.epochs_in_window,
+            "history": self.history,
+            "optimizer": optimizer,
+        }
+        save_checkpoint(path, tensors | moments | self._counters(), state)
+
+    def restore(self, path: Path, identity: str) -> None:
+        """Continue where `path` stopped; nothing happens where there is no such file."""
+        found = load_checkpoint(path)
+        if found is None:
+            return
+        tensors, state = found
+        if state.get("identity") != identity:
+            raise ArtifactMismatch(
+                f"{path} is the checkpoint of an SAE run with another configuration or other "
+                "embeddings. Delete it to start anew, or give another checkpoint path."
+            )
+        prefix = "model."
+        self.model.load_state_dict(
+            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        )
+        restore_optimizer(self.optimizer, tensors, state["optimizer"])
+        for name, counter in self._counters().items():
+            counter.copy_(tensors[name])
+        self.step, self.history = state["step"], state["history"]
+        self.epochs_in_window = state["epochs_in_window"]
+
+    def _counters(self) -> dict[str, Tensor]:
+        return {
+            "fired_in_epoch": self.fired_in_epoch,
+            "fired_in_window": self.fired_in_window,
+            "rows_since_fired": self.rows_since_fired,
+            "sums": self.sums,
+        }
+
+
+def build_initial(rows: EmbeddingRows, config: SaeConfig, statistics: InputStatistics) -> SaeModel:
+    """The model before the first step."""
+    model = SaeModel(
+        config.embed_dim,
+        config.num_concepts,
+        activation=config.build_activation(),
+        normalize=config.normalize,
+    )
+    set_standardization(model, statistics, center=config.center, scale=config.scale)
+    initialize(model, rows, init=config.init, generator=generator(config.seed, "init"))
+    return model
+
+
+def _schedule(config: SaeConfig, total: int) -> Schedule:
+    if config.schedule == "constant":
+        return constant(config.lr)
+    return cosine(config.lr, 0.0, total, min(config.warmup, total - 1))
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _check_width(rows: EmbeddingRows, config: SaeConfig) -> None:
+    if rows.shape[1] != config.embed_dim:
+        raise InvalidInput(
+            f"Embeddings have width {rows.shape[1]}, the configuration says {config.embed_dim}. "
+            "Make the preset with embed_dim set to the width of the embeddings."
+        )
+
+
+def _describe(rows: EmbeddingRows, statistics: InputStatistics) -> list[Any]:
+    """Shape and statistics: cheap, and different for different embeddings."""
+    return [list(rows.shape), statistics.energy, statistics.mean.tolist()]
