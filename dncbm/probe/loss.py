@@ -1,0 +1,204 @@
+"""Multinomial logistic regression with elastic net: objective, gradient, proximal step, KKT.
+
+With `z = codes / scale` the objective over weights `W` (c, k) and bias `b` is
+
+    mean_i s_i * cross_entropy(z_i W + b, y_i) + penalty * (l1_ratio * sum|W|
+        + (1 - l1_ratio) / 2 * sum W**2)
+
+(Friedman, Hastie, Tibshirani 2010, J. Stat. Softw. 33(1)). The bias is not penalised, hence
+replacing `z` by `z - mean(z)` only shifts `b` and leaves objective and solution alone. The
+solvers use that shift, applied to products and never to the matrix, because the common
+direction of non-negative codes would otherwise make them slow.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
+
+from dncbm.probe.matrix import Matrix, column_mean, column_rms, take_columns
+
+_POWER_ITERATIONS = 30
+_POWER_MARGIN = 1.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Design:
+    """Codes and labels prepared for solvers; every product is with scaled, shifted codes."""
+
+    matrix: Matrix
+    transposed: Matrix
+    labels: Int[np.ndarray, " n"]
+    num_classes: int
+    scale: Float[np.ndarray, " c"]
+    shift: Float[np.ndarray, " c"]
+    """Column means of the scaled codes."""
+    example_weights: Float[np.ndarray, " n"]
+    """Mean 1."""
+
+    @classmethod
+    def build(
+        cls,
+        matrix: Matrix,
+        labels: Int[np.ndarray, " n"],
+        num_classes: int,
+        *,
+        scale: Float[np.ndarray, " c"] | None = None,
+        balanced: bool = False,
+    ) -> Self:
+        """A design with the given column scale (default: root mean square of each column)."""
+        columns = column_rms(matrix) if scale is None else scale
+        return cls(
+            matrix=matrix,
+            transposed=_transpose(matrix),
+            labels=labels,
+            num_classes=num_classes,
+            scale=columns,
+            shift=column_mean(matrix) / columns,
+            example_weights=_example_weights(labels, num_classes, balanced).astype(matrix.dtype),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """The number of training rows."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def num_columns(self) -> int:
+        """The number of concepts."""
+        return int(self.matrix.shape[1])
+
+    def columns(self, keep: Bool[np.ndarray, " c"]) -> "Design":
+        """The same problem on some of the columns."""
+        matrix = take_columns(self.matrix, keep)
+        return replace(
+            self,
+            matrix=matrix,
+            transposed=_transpose(matrix),
+            scale=self.scale[keep],
+            shift=self.shift[keep],
+        )
+
+    def logits(
+        self, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]
+    ) -> Float[np.ndarray, "n k"]:
+        """Scaled, shifted codes times weights, plus bias."""
+        return self.matrix @ (weights / self.scale[:, None]) + (bias - self.shift @ weights)
+
+    def pullback(
+        self, slopes: Float[np.ndarray, "n k"]
+    ) -> tuple[Float[np.ndarray, "c k"], Float[np.ndarray, " k"]]:
+        """Gradient of weights and bias from the gradient of the logits."""
+        total = slopes.sum(axis=0)
+        products = self.transposed @ slopes
+        return products / self.scale[:, None] - np.outer(self.shift, total), total
+
+    def loss(self, logits: Float[np.ndarray, "n k"]) -> float:
+        """Weighted mean cross entropy."""
+        peak = logits.max(axis=1)
+        norm = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+        losses = norm - logits[np.arange(self.num_rows), self.labels]
+        return float(self.example_weights @ losses / self.num_rows)
+
+    def loss_and_slopes(
+        self, logits: Float[np.ndarray, "n k"]
+    ) -> tuple[float, Float[np.ndarray, "n k"]]:
+        """The loss and its gradient with respect to the logits."""
+        peak = logits.max(axis=1, keepdims=True)
+        slopes = np.exp(logits - peak)
+        total = slopes.sum(axis=1, keepdims=True)
+        chosen = np.arange(self.num_rows), self.labels
+        losses = (peak + np.log(total))[:, 0] - logits[chosen]
+        slopes /= total
+        slopes[chosen] -= 1.0
+        slopes *= (self.example_weights / self.num_rows)[:, None]
+        return float(self.example_weights @ losses / self.num_rows), slopes
+
+    def null_bias(self) -> Float[np.ndarray, " k"]:
+        """The bias that minimises the loss where all weights are zero: log class shares."""
+        shares = np.bincount(self.labels, self.example_weights, minlength=self.num_classes)
+        logs = np.log(shares / shares.sum())
+        return (logs - logs.mean()).astype(self.scale.dtype)
+
+    def gradient(
+        self, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]
+    ) -> tuple[Float[np.ndarray, "c k"], Float[np.ndarray, " k"]]:
+        """Gradient of the loss (without penalty)."""
+        return self.pullback(self.loss_and_slopes(self.logits(weights, bias))[1])
+
+    def max_penalty(self, l1_ratio: float) -> float:
+        """The smallest penalty at which all weights are zero."""
+        zeros = np.zeros((self.num_columns, self.num_classes), dtype=self.scale.dtype)
+        return float(np.abs(self.gradient(zeros, self.null_bias())[0]).max()) / l1_ratio
+
+    def total_variance(self) -> float:
+        """Sum over columns of the variance of the scaled codes: the natural unit of L2."""
+        squares = self.matrix.multiply(self.matrix) if sp.issparse(self.matrix) else self.matrix**2
+        means = np.asarray(squares.sum(axis=0)).ravel() / self.num_rows / self.scale**2
+        return float((means - self.shift**2).sum())
+
+    def lipschitz(self) -> float:
+        """Upper estimate of the largest curvature of the loss (Boehning 1992: H <= G / 2)."""
+        start = np.random.default_rng(0).standard_normal((self.num_columns, 1))
+        vector, bias = start.astype(self.scale.dtype), np.ones(1, dtype=self.scale.dtype)
+        value = 1.0
+        for _ in range(_POWER_ITERATIONS):
+            value = float(np.sqrt((vector**2).sum() + (bias**2).sum()))
+            rows = self.logits(vector / value, bias / value)
+            rows *= (self.example_weights / self.num_rows)[:, None]
+            vector, bias = self.pullback(rows)
+        return 0.5 * _POWER_MARGIN * float(np.sqrt((vector**2).sum() + (bias**2).sum()))
+
+
+def _transpose(matrix: Matrix) -> Matrix:
+    return matrix.T.tocsr() if sp.issparse(matrix) else matrix.T
+
+
+def _example_weights(
+    labels: Int[np.ndarray, " n"], num_classes: int, balanced: bool
+) -> Float[np.ndarray, " n"]:
+    if not balanced:
+        return np.ones(labels.shape[0])
+    counts = np.bincount(labels, minlength=num_classes)
+    return labels.shape[0] / (np.count_nonzero(counts) * counts[labels])
+
+
+def soft_threshold(
+    values: Float[np.ndarray, "c k"], step: float, penalty: float, l1_ratio: float
+) -> Float[np.ndarray, "c k"]:
+    """Proximal step of the elastic net: `argmin_w (w - v)**2 / (2 step) + penalty(w)`."""
+    shrunk = np.sign(values) * np.maximum(np.abs(values) - step * penalty * l1_ratio, 0.0)
+    return shrunk / (1.0 + step * penalty * (1.0 - l1_ratio))
+
+
+def penalty_value(weights: Float[np.ndarray, "c k"], penalty: float, l1_ratio: float) -> float:
+    """The elastic-net term of the objective."""
+    l1, l2 = np.abs(weights).sum(), (weights**2).sum()
+    return float(penalty * (l1_ratio * l1 + 0.5 * (1.0 - l1_ratio) * l2))
+
+
+def kkt_violations(
+    weights: Float[np.ndarray, "c k"],
+    gradient: Float[np.ndarray, "c k"],
+    penalty: float,
+    l1_ratio: float,
+) -> Float[np.ndarray, "c k"]:
+    """How far each weight is from optimality: distance of 0 to the subdifferential.
+
+    Zero where `gradient + penalty * (1 - l1_ratio) * w + penalty * l1_ratio * sign(w)`
+    vanishes (for w = 0: where `|gradient| <= penalty * l1_ratio`).
+    """
+    smooth = gradient + penalty * (1.0 - l1_ratio) * weights
+    at_zero = np.maximum(np.abs(smooth) - penalty * l1_ratio, 0.0)
+    elsewhere = np.abs(smooth + penalty * l1_ratio * np.sign(weights))
+    return np.where(weights == 0, at_zero, elsewhere)
+
+
+def unscale(
+    design: Design, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, "k c"], Float[np.ndarray, " k"]]:
+    """Weights (k, c) and bias for the codes as they come, with scale and shift folded in."""
+    return (weights / design.scale[:, None]).T.copy(), bias - design.shift @ weights

@@ -1,0 +1,155 @@
+"""The linear head over codes, and the exact account of what each concept adds to a logit."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from dncbm.errors import InvalidInput
+
+_GRID_BITS = 51
+_SMALLEST_EXPONENT = -900
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LogitAccount:
+    """One logit taken apart; `logit == bias + sum(contributions) + remainder`, bit for bit.
+
+    Every number is a multiple of one power of two (about 1e-15 of the sum of absolute
+    contributions) and no partial sum exceeds 53 bits, so the sum is exact in *any* order and
+    with any summation routine, also after a round trip through JSON. A contribution therefore
+    is `code * weight` rounded to that grid.
+    """
+
+    concepts: Int[np.ndarray, " top"]
+    """Indices of the listed concepts, largest absolute contribution first."""
+    codes: Float64[np.ndarray, " top"]
+    weights: Float64[np.ndarray, " top"]
+    contributions: Float64[np.ndarray, " top"]
+    bias: float
+    remainder: float
+    """Sum of all contributions that are not listed."""
+    logit: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """Linear map from codes to class logits: `logits = codes @ weights.T + bias`.
+
+    Raises:
+        InvalidInput: shapes that do not belong together, fewer than two classes, repeated
+            class names, numbers that are not finite.
+    """
+
+    weights: Float[Tensor, "k c"]
+    bias: Float[Tensor, " k"]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the parts against each other."""
+        _check_parts(self.weights, self.bias, self.classes)
+
+    @property
+    def num_classes(self) -> int:
+        """k, the number of classes."""
+        return len(self.classes)
+
+    @property
+    def num_concepts(self) -> int:
+        """c, the number of concepts the probe reads."""
+        return int(self.weights.shape[1])
+
+    def effective_concepts(self) -> float:
+        """NEC: the mean number of non-zero weights per class."""
+        return float((self.weights != 0).sum()) / self.num_classes
+
+    def logits(self, codes: Float[Tensor, "n c"]) -> Float64[Tensor, "n k"]:
+        """Class logits of each row, computed in float64.
+
+        Raises:
+            InvalidInput: codes of another width than the probe's.
+        """
+        self._check_width(int(codes.shape[1]))
+        weights = self.weights.to(codes.device, torch.float64)
+        return codes.double() @ weights.T + self.bias.to(codes.device, torch.float64)
+
+    def contributions(
+        self, codes_row: Float[Tensor, " c"], class_index: int, top: int = 5
+    ) -> LogitAccount:
+        """The logit of one class for one image, taken apart into its `top` contributions.
+
+        Concepts that add exactly nothing are not listed, so fewer than `top` may come back.
+
+        Raises:
+            InvalidInput: wrong width, codes that are not finite, an index outside the
+                classes, a negative `top`.
+        """
+        self._check_width(int(codes_row.shape[0]))
+        self._check_class(class_index)
+        if top < 0:
+            raise InvalidInput(f"top must be >= 0, got {top}: it is how many concepts to list.")
+        codes = codes_row.detach().cpu().double().numpy()
+        if not np.isfinite(codes).all():
+            raise InvalidInput("The codes hold NaN or infinity; encode the image again.")
+        weights = self.weights[class_index].detach().cpu().double().numpy()
+        return _account(codes, weights, float(self.bias[class_index]), top)
+
+    def _check_width(self, width: int) -> None:
+        if width != self.num_concepts:
+            raise InvalidInput(
+                f"The codes have {width} concepts, the probe reads {self.num_concepts}. "
+                "Use the codes of the dictionary that the probe was trained on."
+            )
+
+    def _check_class(self, class_index: int) -> None:
+        if not 0 <= class_index < self.num_classes:
+            raise InvalidInput(
+                f"Class index {class_index} does not exist: the probe has classes "
+                f"0 to {self.num_classes - 1}."
+            )
+
+
+def _check_parts(weights: Tensor, bias: Tensor, classes: tuple[str, ...]) -> None:
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise InvalidInput(
+            f"A probe needs at least two distinct classes, got {len(classes)} "
+            f"({', '.join(classes[:5])})."
+        )
+    if weights.shape[0] != len(classes):
+        raise InvalidInput(
+            f"The weights have {weights.shape[0]} rows for {len(classes)} classes; "
+            "each class needs one row."
+        )
+    if not (torch.isfinite(weights).all() and torch.isfinite(bias).all()):
+        raise InvalidInput("The probe's weights or bias hold NaN or infinity; train it again.")
+
+
+def _account(
+    codes: Float64[np.ndarray, " c"], weights: Float64[np.ndarray, " c"], bias: float, top: int
+) -> LogitAccount:
+    products = codes * weights
+    # A grid on which all partial sums are exact: total < 2**exponent, so every value is an
+    # integer below 2**51 times the grid, and sums stay below 2**53.
+    total = abs(bias) + float(np.abs(products).sum())
+    exponent = max(int(np.frexp(total)[1]), _SMALLEST_EXPONENT)
+    shift = _GRID_BITS - exponent
+    steps = np.rint(np.ldexp(products, shift))
+    bias_steps = float(np.rint(np.ldexp(bias, shift)))
+    listed = np.argsort(-np.abs(steps), kind="stable")[:top]
+    listed = listed[steps[listed] != 0]
+    logit_steps = bias_steps + float(steps.sum())
+    remainder_steps = logit_steps - bias_steps - float(steps[listed].sum())
+    return LogitAccount(
+        concepts=listed,
+        codes=codes[listed],
+        weights=weights[listed],
+        contributions=np.ldexp(steps[listed], -shift),
+        bias=float(np.ldexp(bias_steps, -shift)),
+        remainder=float(np.ldexp(remainder_steps, -shift)),
+        logit=float(np.ldexp(logit_steps, -shift)),
+    )

@@ -1,0 +1,159 @@
+"""Which of many fits to keep: candidates along penalties, judged on the validation split."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from dncbm.probe.loss import Design, unscale
+from dncbm.probe.memo import Memo
+from dncbm.probe.metrics import accuracy, cross_entropy
+from dncbm.probe.solvers import (
+    Solution,
+    SolverOptions,
+    null_solution,
+    solve_elastic_net,
+    solve_ridge,
+)
+from dncbm.probe.splits import Split
+from dncbm.probe.truncation import TruncationScope, largest_weights, refit
+from dncbm.training.progress import Progress
+
+RIDGE_STRENGTHS = tuple(float(value) for value in 10.0 ** np.arange(-1.5, -7.6, -0.5))
+"""L2 penalties tried, strongest first, in units of the codes' total variance."""
+REFIT_STRENGTHS = (3e-3, 3e-4, 3e-5)
+_PATIENCE = 3
+_DEFAULT_RIDGE = 3
+_CANDIDATE_FACTORS = (1.0, 1.5, 2.5, 4.0)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A fit with its merit on the validation split (higher is better, compared in order)."""
+
+    name: str
+    design: Design
+    solution: Solution
+    merit: tuple[float, float]
+    """Accuracy, then negative cross entropy; zeros without a validation split."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Bench:
+    """What every fit of one training run shares."""
+
+    validation: Split | None
+    memo: Memo
+    options: SolverOptions
+    progress: Progress
+
+    def judge(self, name: str, design: Design, solve: Callable[[], Solution]) -> Candidate:
+        """Solve (or recall) a fit and measure it."""
+        solution = self.memo.solution(name, solve)
+        return Candidate(name, design, solution, merit(design, solution, self.validation))
+
+
+def merit(design: Design, solution: Solution, validation: Split | None) -> tuple[float, float]:
+    """Validation accuracy and negative validation cross entropy."""
+    if validation is None:
+        return 0.0, 0.0
+    weights, bias = unscale(design, solution.weights, solution.bias)
+    logits: Float[np.ndarray, "n k"] = validation.matrix @ weights.T + bias
+    return accuracy(logits, validation.labels), -cross_entropy(logits, validation.labels)
+
+
+def best(candidates: Sequence[Candidate], default: int = 0) -> Candidate:
+    """The first of the best candidates; the default one where nothing was measured."""
+    if all(candidate.merit == (0.0, 0.0) for candidate in candidates):
+        return candidates[min(default, len(candidates) - 1)]
+    return max(candidates, key=lambda candidate: candidate.merit)
+
+
+def elastic_net_path(
+    bench: Bench, design: Design, penalties: Iterable[float], l1_ratio: float, stop_at: float
+) -> list[Candidate]:
+    """Warm-started fits from strong to weak penalty, until NEC exceeds `stop_at`."""
+    every = list(penalties)
+    path: list[Candidate] = []
+    last = null_solution(design)
+    for index, penalty in enumerate(every):
+        candidate = bench.judge(
+            f"path-{index:03d}",
+            design,
+            lambda start=last, value=penalty: solve_elastic_net(  # type: ignore[misc]
+                design, start, value, l1_ratio, bench.options
+            ),
+        )
+        path.append(candidate)
+        last = candidate.solution
+        bench.progress("probe path", index + 1, len(every))
+        if last.effective_concepts > stop_at:
+            break
+    return path
+
+
+def ridge_path(bench: Bench, design: Design, label: str) -> list[Candidate]:
+    """Dense L2 fits from strong to weak, until validation stops improving."""
+    unit = design.total_variance()
+    path: list[Candidate] = []
+    last = null_solution(design)
+    for index, strength in enumerate(RIDGE_STRENGTHS):
+        candidate = bench.judge(
+            f"ridge-{label}-{index:02d}",
+            design,
+            lambda start=last, value=strength * unit: solve_ridge(  # type: ignore[misc]
+                design, start, value, bench.options
+            ),
+        )
+        path.append(candidate)
+        last = candidate.solution
+        bench.progress(f"probe dense ({label})", index + 1, len(RIDGE_STRENGTHS))
+        if _stalled(path) or (bench.validation is None and index == _DEFAULT_RIDGE):
+            break
+    return path
+
+
+def _stalled(path: Sequence[Candidate]) -> bool:
+    """Neither accuracy nor cross entropy has improved in the last few fits."""
+    if len(path) <= _PATIENCE:
+        return False
+    before, recent = path[:-_PATIENCE], path[-_PATIENCE:]
+    return all(
+        max(item.merit[part] for item in recent) <= max(item.merit[part] for item in before)
+        for part in (0, 1)
+    )
+
+
+def nec_head(
+    bench: Bench, sources: Sequence[Candidate], nec: int, scope: TruncationScope
+) -> Candidate:
+    """The best head with `nec` concepts per class, cut from one of several fits and refitted."""
+    heads = []
+    for source in sources:
+        keep = largest_weights(source.solution.weights, nec, scope)
+        unit = source.design.total_variance()
+        for strength in REFIT_STRENGTHS:
+            heads.append(
+                bench.judge(
+                    f"nec{nec}-{source.name}-{strength:g}",
+                    source.design,
+                    lambda at=source.design, marks=keep, value=strength * unit: refit(  # type: ignore[misc]
+                        at, marks, value, bench.options
+                    ),
+                )
+            )
+    return best(heads, default=len(REFIT_STRENGTHS) + 1)
+
+
+def cut_sources(path: Sequence[Candidate], nec: int) -> list[Candidate]:
+    """Fits of the path with about 1, 1.5, 2.5 and 4 times the wanted number of concepts."""
+    chosen: dict[str, Candidate] = {}
+    for factor in _CANDIDATE_FACTORS:
+        wide = [item for item in path if item.solution.effective_concepts >= factor * nec]
+        source = wide[0] if wide else path[-1]
+        chosen[source.name] = source
+    return list(chosen.values())

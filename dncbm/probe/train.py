@@ -1,0 +1,331 @@
+"""From codes and labels to a dense probe and one head per wanted number of concepts."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+
+from dncbm.errors import InvalidInput, UnknownName
+from dncbm.probe.adam import AdamConfig, fit_adam
+from dncbm.probe.loss import Design
+from dncbm.probe.matrix import Codes, Labels, column_rms
+from dncbm.probe.memo import Memo, identity_of
+from dncbm.probe.metrics import (
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    contributing_concepts,
+    cross_entropy,
+    fit_temperature,
+    probe_logits,
+    softmax,
+)
+from dncbm.probe.model import Probe
+from dncbm.probe.select import (
+    Bench,
+    Candidate,
+    best,
+    cut_sources,
+    elastic_net_path,
+    merit,
+    nec_head,
+    ridge_path,
+)
+from dncbm.probe.solvers import Solution, SolverOptions, null_solution
+from dncbm.probe.splits import Split, Splits, checked_split, prepare_splits
+from dncbm.probe.truncation import TruncationScope, check_nec, to_probe
+from dncbm.training.progress import Progress, no_progress
+
+logger = logging.getLogger(__name__)
+
+SolverName = Literal["elastic-net", "paper"]
+SOLVERS = ("elastic-net", "paper")
+DENSE = "dense"
+_PATH_STOP_FACTOR = 4.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeConfig:
+    """How to train the bottleneck's head."""
+
+    solver: SolverName = "elastic-net"
+    """`elastic-net`: convex, exact zeros. `paper`: bias-free, Adam, no zeros."""
+    necs: tuple[int, ...] = (5, 10, 15, 20, 25, 30)
+    """Wanted numbers of concepts per class; one head is stored for each."""
+    truncation: TruncationScope = "class"
+    """`class`: each class gets the number; `global`: it is an average over classes."""
+    l1_ratio: float = 0.99
+    """Share of L1 in the elastic net, in (0, 1]."""
+    path_points: int = 40
+    """Penalties on the path, evenly spaced in the logarithm."""
+    path_ratio: float = 1e-3
+    """Weakest penalty of the path as a share of the one at which all weights are zero."""
+    balanced: bool = False
+    """Weigh classes equally instead of images."""
+    validation_fraction: float = 0.1
+    """Share of the training rows held out where no validation split is given."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Arithmetic of the convex solvers."""
+    tolerance: float = 1e-2
+    """Largest violation of the optimality conditions, as a share of the penalty."""
+    max_iterations: int = 2000
+    """Steps after which a convex solver gives up (and says so)."""
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    """Settings of the `paper` solver."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        if self.solver not in SOLVERS:
+            raise UnknownName("solver", self.solver, SOLVERS)
+        if self.truncation not in ("class", "global"):
+            raise UnknownName("truncation", self.truncation, ("class", "global"))
+        if self.precision not in ("float32", "float64"):
+            raise UnknownName("precision", self.precision, ("float32", "float64"))
+        check_nec(self.necs)
+        _check_range("l1_ratio", self.l1_ratio, 1e-6, 1.0)
+        _check_range("path_points", self.path_points, 2, 1000)
+        _check_range("path_ratio", self.path_ratio, 1e-9, 0.999)
+        _check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9)
+        _check_range("tolerance", self.tolerance, 1e-12, 1.0)
+        _check_range("max_iterations", self.max_iterations, 1, 10**9)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} must lie in [{low:g}, {high:g}], got {value}.")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TrainedProbe:
+    """A dense probe, the sparse heads, and what they achieve."""
+
+    probe: Probe
+    nec_probes: dict[int, Probe]
+    """Head with at most that many concepts per class, by that number."""
+    temperatures: dict[str, float]
+    """Divide logits by this before the softmax; keys `dense`, `nec5`, ..."""
+    metrics: dict[str, Any]
+    """`accuracy`, `balanced_accuracy`, `cross_entropy`, `ece`, `ece_calibrated` by split and
+    head; `nec`, `ncc`, `chosen` by head; `notes`."""
+    history: list[dict[str, float]]
+    """One entry per point of the elastic-net path."""
+
+    def heads(self) -> dict[str, Probe]:
+        """All heads by name: `dense`, then `nec5`, ..."""
+        return {DENSE: self.probe} | {f"nec{nec}": head for nec, head in self.nec_probes.items()}
+
+
+def train_probe(  # noqa: PLR0913 - data and options, all keyword
+    codes: Codes,
+    labels: Labels,
+    classes: Sequence[str],
+    config: ProbeConfig = ProbeConfig(),
+    *,
+    validation: tuple[Codes, Labels] | None = None,
+    test: tuple[Codes, Labels] | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = no_progress,
+) -> TrainedProbe:
+    """Fit, choose on validation, cut to each NEC, calibrate and measure.
+
+    Args:
+        codes: training codes (n, c), dense or sparse, as the SAE gives them.
+        labels: class index or name per row.
+        classes: names of the k >= 2 classes; each needs a training image.
+        config: solver, wanted numbers of concepts, seed.
+        validation: codes and labels to choose on; else a stratified share of the training
+            rows is held out.
+        test: codes and labels that are only measured.
+        checkpoint: a directory for solved pieces. A run that was killed and is started again
+            with the same arguments reads them and ends with the same result.
+        progress: called as `progress(stage, done, total)`.
+
+    Raises:
+        InvalidInput: NaN or all-zero codes, one class, a class without image, wrong shapes.
+        UnknownName: a label that is not among `classes`.
+    """
+    names = tuple(str(name) for name in classes)
+    splits = _prepare(codes, labels, names, config, validation, test)
+    bench = _bench(splits, config, checkpoint, progress)
+    if config.solver == "paper":
+        dense, sources, history = _fit_paper(splits, names, config, bench)
+    else:
+        dense, sources, history = _fit_convex(splits, len(names), config, bench)
+    heads: dict[int, Candidate] = {}
+    for done, nec in enumerate(sorted(set(config.necs)), start=1):
+        cuts = [*cut_sources(sources, nec), dense]
+        heads[nec] = nec_head(bench, cuts, nec, config.truncation)
+        progress("probe heads", done, len(set(config.necs)))
+    return _trained(dense, heads, names, splits, history)
+
+
+def _prepare(
+    codes: Codes,
+    labels: Labels,
+    classes: tuple[str, ...],
+    config: ProbeConfig,
+    validation: tuple[Codes, Labels] | None,
+    test: tuple[Codes, Labels] | None,
+) -> Splits:
+    dtype = np.float32 if config.precision == "float32" else np.float64
+    given = {"validation": validation, "test": test}
+    others = {
+        what: None if pair is None else checked_split(*pair, classes, what, dtype)
+        for what, pair in given.items()
+    }
+    return prepare_splits(
+        checked_split(codes, labels, classes, "train", dtype),
+        others["validation"],
+        others["test"],
+        classes=classes,
+        fraction=config.validation_fraction,
+        seed=config.seed,
+    )
+
+
+def _bench(
+    splits: Splits, config: ProbeConfig, checkpoint: Path | None, progress: Progress
+) -> Bench:
+    train, validation = splits.train, splits.validation
+    arrays = [train.matrix, train.labels]
+    if validation is not None:
+        arrays += [validation.matrix, validation.labels]
+    identity = identity_of(asdict(config), *arrays) if checkpoint is not None else ""
+    return Bench(
+        validation=validation,
+        memo=Memo(checkpoint, identity),
+        options=SolverOptions(tolerance=config.tolerance, max_iterations=config.max_iterations),
+        progress=progress,
+    )
+
+
+_Fits = tuple[Candidate, list[Candidate], list[dict[str, float]]]
+
+
+def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Bench) -> _Fits:
+    """The best dense fit, the elastic-net path to cut heads from, and its history."""
+    train = splits.train
+    design = Design.build(train.matrix, train.labels, num_classes, balanced=config.balanced)
+    highest = design.max_penalty(config.l1_ratio)
+    penalties = highest * config.path_ratio ** np.linspace(0, 1, config.path_points)
+    stop_at = _PATH_STOP_FACTOR * max(config.necs, default=design.num_columns)
+    path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
+    dense = ridge_path(bench, design, "scaled") + ridge_path(bench, _raw(design, train), "raw")
+    return best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
+
+
+def _raw(design: Design, train: Split) -> Design:
+    """The same problem with one scale for all columns: frequent concepts weigh more."""
+    rms = column_rms(train.matrix)
+    overall = np.full_like(rms, np.sqrt((rms**2).mean()))
+    return Design(
+        matrix=design.matrix,
+        transposed=design.transposed,
+        labels=design.labels,
+        num_classes=design.num_classes,
+        scale=overall,
+        shift=design.shift * design.scale / overall,
+        example_weights=design.example_weights,
+    )
+
+
+def _fit_paper(
+    splits: Splits, classes: tuple[str, ...], config: ProbeConfig, bench: Bench
+) -> _Fits:
+    """The paper's probe as dense fit, which is also what heads are cut from."""
+    train = splits.train
+    weights = fit_adam(
+        train.matrix,
+        train.labels,
+        len(classes),
+        config.adam,
+        checkpoint=bench.memo.path("adam"),
+        progress=bench.progress,
+    )
+    design = Design.build(train.matrix, train.labels, len(classes), balanced=config.balanced)
+    scaled = weights.double().numpy().T * design.scale[:, None]
+    # The shift cancels the implicit centring: the exported bias is zero again.
+    solution = _replace_weights(design, scaled, design.shift @ scaled)
+    dense = Candidate("adam", design, solution, merit(design, solution, bench.validation))
+    return dense, [dense], []
+
+
+def _replace_weights(design: Design, weights: np.ndarray, bias: np.ndarray) -> Solution:
+    start = null_solution(design)
+    return replace(start, weights=weights, bias=bias, penalty=0.0)
+
+
+def _entry(candidate: Candidate) -> dict[str, float]:
+    solution = candidate.solution
+    return {
+        "penalty": solution.penalty,
+        "nec": solution.effective_concepts,
+        "validation_accuracy": candidate.merit[0],
+        "objective": solution.objective,
+        "violation": solution.violation,
+        "iterations": float(solution.iterations),
+    }
+
+
+def _trained(
+    dense: Candidate,
+    heads: Mapping[int, Candidate],
+    classes: tuple[str, ...],
+    splits: Splits,
+    history: list[dict[str, float]],
+) -> TrainedProbe:
+    chosen = {DENSE: dense} | {f"nec{nec}": head for nec, head in heads.items()}
+    probes = {name: to_probe(item.design, item.solution, classes) for name, item in chosen.items()}
+    metrics, temperatures = measure(probes, splits)
+    metrics["chosen"] = {
+        name: {"from": item.name, "penalty": item.solution.penalty} for name, item in chosen.items()
+    }
+    return TrainedProbe(
+        probe=probes[DENSE],
+        nec_probes={nec: probes[f"nec{nec}"] for nec in heads},
+        temperatures=temperatures,
+        metrics=metrics,
+        history=history,
+    )
+
+
+def measure(heads: Mapping[str, Probe], splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:
+    """Metrics of every head on every split, and a temperature per head from validation."""
+    logits = {
+        split: {name: probe_logits(head, data.matrix) for name, head in heads.items()}
+        for split, data in splits.named().items()
+    }
+    temperatures = {name: 1.0 for name in heads}
+    if splits.validation is not None:
+        truth = splits.validation.labels
+        temperatures = {
+            name: fit_temperature(values, truth) for name, values in logits["validation"].items()
+        }
+    metrics: dict[str, Any] = {"notes": list(splits.notes)}
+    for split, data in splits.named().items():
+        for name, values in logits[split].items():
+            scores = _scores(values, data.labels, temperatures[name])
+            for metric, score in scores.items():
+                metrics.setdefault(metric, {}).setdefault(split, {})[name] = score
+    judged = splits.test or splits.validation or splits.train
+    metrics["nec"] = {name: head.effective_concepts() for name, head in heads.items()}
+    metrics["ncc"] = {
+        name: contributing_concepts(head, judged.matrix) for name, head in heads.items()
+    }
+    return metrics, temperatures
+
+
+def _scores(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:
+    return {
+        "accuracy": accuracy(logits, labels),
+        "balanced_accuracy": balanced_accuracy(logits, labels),
+        "cross_entropy": cross_entropy(logits, labels),
+        "ece": calibration_error(softmax(logits), labels),
+        "ece_calibrated": calibration_error(softmax(logits / temperature), labels),
+    }
