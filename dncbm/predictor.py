@@ -14,7 +14,7 @@ from dncbm.artifacts import require_input
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput
 from dncbm.naming.dictionary import Dictionary, load_dictionary
-from dncbm.probe.model import Probe
+from dncbm.probe.model import LogitAccount, Probe
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
@@ -117,42 +117,41 @@ class Predictor:
             raise InvalidInput("No image was given. Give at least one.")
         probe = self.cbm.probe_for(nec)
         codes = self.encode(self.embed(images))
+        return [self._explain(probe, row, top_classes, top_contributions) for row in codes]
+
+    def _explain(
+        self, probe: Probe, codes: Float[Tensor, " c"], top_classes: int, top_contributions: int
+    ) -> list[Prediction]:
+        logits = probe.logits(codes[None])[0]
+        probabilities = (logits / self.cbm.temperature).softmax(dim=0)
+        best = logits.argsort(descending=True, stable=True)[:top_classes].tolist()
         return [
-            self._explain_top(probe, row, top_classes, top_contributions)
-            for row in codes.double().numpy()
+            self._prediction(probe.contributions(codes, index, top=top_contributions), index, p)
+            for index, p in zip(best, probabilities[best].tolist(), strict=True)
         ]
 
-    def _explain_top(
-        self, probe: Probe, codes: np.ndarray, top_classes: int, top_contributions: int
-    ) -> list[Prediction]:
-        explained = [
-            probe.contributions(codes, index, top=top_contributions)
-            for index in range(len(self.classes))
-        ]
-        logits = np.array([item.logit for item in explained])
-        probabilities = _softmax(logits / self.cbm.temperature)
-        best = np.argsort(-logits, kind="stable")[:top_classes]
-        return [
-            Prediction(
-                class_name=self.classes[index],
-                class_index=int(index),
-                probability=float(probabilities[index]),
-                logit=explained[index].logit,
-                bias=explained[index].bias,
-                remainder=explained[index].remainder,
-                contributions=tuple(
-                    Contribution(
-                        concept=item.concept,
-                        name=self.dictionary.names[item.concept].name,
-                        code=item.code,
-                        weight=item.weight,
-                        contribution=item.contribution,
-                    )
-                    for item in explained[index].contributions
-                ),
-            )
-            for index in best
-        ]
+    def _prediction(self, account: LogitAccount, index: int, probability: float) -> Prediction:
+        parts = zip(
+            account.concepts, account.codes, account.weights, account.contributions, strict=True
+        )
+        return Prediction(
+            class_name=self.classes[index],
+            class_index=index,
+            probability=probability,
+            logit=account.logit,
+            bias=account.bias,
+            remainder=account.remainder,
+            contributions=tuple(
+                Contribution(
+                    concept=int(concept),
+                    name=self.dictionary.names[concept].name,
+                    code=float(code),
+                    weight=float(weight),
+                    contribution=float(contribution),
+                )
+                for concept, code, weight, contribution in parts
+            ),
+        )
 
     def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
         """Concepts whose directions are nearest to a text, as (concept, cosine), best first.
@@ -178,11 +177,6 @@ class Predictor:
             "fingerprint": self.cbm.manifest.fingerprint,
             "inputs": dict(self.cbm.manifest.inputs),
         }
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
 
 
 def _require_at_least(name: str, value: int, minimum: int) -> None:

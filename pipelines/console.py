@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -120,8 +121,9 @@ def run_guarded(command: Callable[[], None]) -> int:
 
 def configure_logging(*, verbose: bool) -> None:
     """Send the library's log records to stderr: warnings, and details when verbose."""
+    # the handler writes to the console, which finds the current stderr at each record
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        format="%(name)s: %(message)s",
+        handlers=[RichHandler(console=stderr, show_time=False, show_path=False)],
     )

@@ -1,15 +1,13 @@
 """Stage 2: embeddings to a sparse autoencoder, whose decoder rows are the concepts."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
 from dncbm.sae.presets import preset
-from dncbm.sae.rows import TensorRows
+from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae, load_sae, save_sae
 from dncbm.sae.train import train_sae
 from dncbm.training.progress import Progress, no_progress
@@ -31,19 +29,18 @@ def discover_stage(
         num_rows=len(rows),
         **{"seed": recipe.seed, **recipe.sae},
     )
-    recorded = {"preset": recipe.sae_preset, **asdict(config)}
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
         "encoder": embeddings.manifest.inputs["encoder"],
     }
-    if not is_current(workspace.sae, "sae", recorded, inputs):
+    if not is_current(workspace.sae, "sae", {"training": config.as_dict()}, inputs):
         trained = train_sae(
-            TensorRows(torch.from_numpy(embeddings.load(rows))),
+            ShardRows(embeddings.shards, rows),
             config,
             checkpoint=workspace.checkpoint("discover"),
             progress=progress,
         )
-        save_sae(workspace.sae, trained, config=recorded, inputs=inputs)
+        save_sae(workspace.sae, trained, config=config, inputs=inputs)
     return load_sae(workspace.sae)
 
 

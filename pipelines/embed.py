@@ -53,7 +53,11 @@ def require_classes(source: ImageSource, splits: list[str]) -> None:
 
 
 def embed_stage(
-    recipe: Recipe, source: ImageSource, encoder: Encoder, out: Path, progress: Progress = no_progress
+    recipe: Recipe,
+    source: ImageSource,
+    encoder: Encoder,
+    out: Path,
+    progress: Progress = no_progress,
 ) -> EmbeddingsArtifact:
     """Embed every photo of the source; finished shards of an earlier run are kept."""
     return embed(

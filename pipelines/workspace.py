@@ -1,5 +1,6 @@
 """Where the artifacts of one model lie, and whether one of them is already there."""
 
+import json
 import logging
 import shutil
 import time
@@ -9,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dncbm.artifacts import MANIFEST, Kind, load_manifest, writing
+from dncbm.artifacts import MANIFEST, Kind, load_manifest, read_json, write_json, writing
 from dncbm.errors import ArtifactError
+from pipelines.recipes import Recipe
 
 logger = logging.getLogger(__name__)
+
+RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,35 @@ class Workspace:
             probe.unlink()
         return self
 
+    def read_recipe(self) -> Recipe:
+        """The recipe that earlier stages of this model directory used."""
+        if not (self.root / RECIPE).is_file():
+            raise ArtifactError(
+                f"{self.root} is not a model directory: it has no {RECIPE}. "
+                "Begin with `dncbm embed --out DIR` or `dncbm quickstart`."
+            )
+        values = read_json(self.root / RECIPE)
+        for name in ("blocked_words", "templates"):
+            values[name] = tuple(values[name])
+        return Recipe(**values)
+
+    def write_recipe(self, recipe: Recipe) -> Recipe:
+        """Remember the recipe, so that later stages need not be told again."""
+        write_json(self.root / RECIPE, recipe.as_dict())
+        return recipe
+
     def clean(self) -> None:
         """Remove the checkpoints of finished stages."""
         shutil.rmtree(self.root / ".work", ignore_errors=True)
 
 
-def is_current(path: Path, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
-    """Whether the artifact at `path` was made by this recipe from these inputs."""
+def is_current(
+    path: Path, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> bool:
+    """Whether the artifact at `path` was made by this recipe from these inputs.
+
+    The artifact's configuration may hold more than `config`, such as what was derived from it.
+    """
     if not (path / MANIFEST).is_file():
         return False
     try:
@@ -79,7 +105,9 @@ def is_current(path: Path, kind: Kind, config: Mapping[str, Any], inputs: Mappin
     except ArtifactError as error:
         logger.warning("%s Making it again.", error)
         return False
-    return manifest.config == dict(config) and manifest.inputs == dict(inputs)
+    plain = json.loads(json.dumps(dict(config)))
+    same = all(manifest.config.get(key) == value for key, value in plain.items())
+    return same and manifest.inputs == dict(inputs)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,99 @@
+"""Stage 4: codes to classes, measured beside its baselines on the same embeddings."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from dncbm.encoders.cache import EmbeddingsArtifact
+from dncbm.encoders.clip import Encoder
+from dncbm.errors import InvalidInput
+from dncbm.naming.dictionary import Dictionary
+from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
+from dncbm.probe.store import Cbm, load_cbm, save_cbm
+from dncbm.probe.train import ProbeConfig, train_probe
+from dncbm.sae.encode import encode_rows
+from dncbm.sae.rows import ShardRows
+from dncbm.sae.store import LoadedSae
+from dncbm.training.progress import Progress, no_progress
+from pipelines.recipes import Recipe
+from pipelines.workspace import Workspace, is_current
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+
+
+def readable(label: str) -> str:
+    """A class name as a person, and a text encoder, would write it."""
+    return label.replace("_", " ").strip()
+
+
+def labelled_rows(
+    embeddings: EmbeddingsArtifact, classes: tuple[str, ...]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows and class indices (both (n,)) of the labelled images of each split."""
+    labels = np.array([label or "" for label in embeddings.labels()])
+    index = {name: position for position, name in enumerate(classes)}
+    found = {}
+    for split in SPLITS:
+        rows = embeddings.rows(split)
+        rows = rows[np.isin(labels[rows], list(classes))]
+        found[split] = (rows, np.array([index[label] for label in labels[rows]], dtype=np.int64))
+    return found
+
+
+def class_names(embeddings: EmbeddingsArtifact) -> tuple[str, ...]:
+    """The distinct labels of the images, sorted."""
+    return tuple(sorted({label for label in embeddings.labels() if label}))
+
+
+def bottleneck_stage(
+    recipe: Recipe,
+    embeddings: EmbeddingsArtifact,
+    sae: LoadedSae,
+    dictionary: Dictionary,
+    encoder: Encoder,
+    workspace: Workspace,
+    progress: Progress = no_progress,
+) -> Cbm:
+    """Train the probe on the train codes and measure it, or read the one already made.
+
+    Raises:
+        InvalidInput: fewer than two classes, or a class without a train image.
+        ArtifactMismatch: autoencoder, dictionary and embeddings do not belong together.
+    """
+    classes = class_names(embeddings)
+    if len(classes) < 2:
+        raise InvalidInput(
+            f"The images have {len(classes)} class labels; a classifier needs at least two."
+        )
+    require_one_origin(embeddings, sae, dictionary, encoder)
+    config = ProbeConfig(**{"seed": recipe.seed, **recipe.probe})
+    recorded = {"encoder": encoder.spec, "templates": list(recipe.templates), **asdict(config)}
+    inputs = {
+        "embeddings": embeddings.manifest.fingerprint,
+        "encoder": encoder.fingerprint,
+        "sae": sae.manifest.fingerprint,
+        "dictionary": dictionary.manifest.fingerprint,
+    }
+    if not is_current(workspace.cbm, "cbm", recorded, inputs):
+        data = labelled_rows(embeddings, classes)
+        pairs = {
+            split: (encode_rows(sae.model, ShardRows(embeddings.shards, rows)), labels)
+            for split, (rows, labels) in data.items()
+            if len(rows)
+        }
+        trained = train_probe(
+            *pairs["train"],
+            classes,
+            config,
+            validation=pairs.get("validation"),
+            test=pairs.get("test"),
+            checkpoint=workspace.checkpoint("bottleneck").with_suffix(""),
+            progress=progress,
+        )
+        accuracy = baselines(recipe, embeddings, data, encoder, classes) | head_accuracy(trained)
+        save_cbm(workspace.cbm, trained, accuracy, recorded, inputs)
+    return load_cbm(workspace.cbm)

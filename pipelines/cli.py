@@ -1,0 +1,320 @@
+"""The command line: one command per stage, each a thin skin over a function of this package."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from dncbm.errors import InvalidInput
+from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
+from pipelines.recipes import Recipe, read_recipe
+from pipelines.workspace import Workspace
+
+app = typer.Typer(
+    name="dncbm",
+    help="Image classifiers whose every decision is a sum of named concepts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line last, for machines.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Photos: a folder (one sub-folder per class), zip, tar, CSV, Parquet."
+    ),
+]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="hf:NAME or torchvision:NAME (needs the network).")
+]
+EncoderSpec = Annotated[
+    str,
+    typer.Option(
+        "--encoder", help="mini, ARCH:PRETRAINED, hf-hub:ORG/NAME or ARCH:/path/to/weights."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")]
+Workers = Annotated[int, typer.Option(help="Image decoding processes.")]
+Vocabulary = Annotated[
+    str | None, typer.Option(help="Word list, one entry per line; default: the bundled one.")
+]
+SaePreset = Annotated[str, typer.Option("--sae-preset", help="default, dncbm-paper, topk, ...")]
+NamingPreset = Annotated[str, typer.Option("--naming-preset", help="default or paper.")]
+Solver = Annotated[str | None, typer.Option(help="Probe solver: elastic-net or paper.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a field, e.g. sae.num_concepts=1024 or probe.solver=paper."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
+
+
+@app.command()
+def quickstart(
+    out: Out = Path("quickstart"),
+    data: Data = None,
+    dataset: Dataset = None,
+    encoder: EncoderSpec = "mini",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 2,
+    vocabulary: Vocabulary = None,
+    sae_preset: SaePreset = "default",
+    naming_preset: NamingPreset = "default",
+    solver: Solver = None,
+    overrides: Set = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Photos to concept bottleneck classifier, explanations and report, in one go."""
+    configure_logging(verbose=verbose)
+    recipe = Recipe(
+        data=data,
+        dataset=dataset,
+        encoder=encoder,
+        device=device,
+        precision=precision,
+        workers=workers,
+        vocabulary=vocabulary,
+        sae_preset=sae_preset,
+        naming_preset=naming_preset,
+        seed=seed,
+        **_overrides(overrides, solver),
+    )
+    _run(recipe, out, as_json=as_json)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="Recipe in TOML or JSON; must name `out`.")],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """The whole pipeline from a recipe file."""
+    configure_logging(verbose=verbose)
+    recipe, out = read_recipe(config)
+    _run(recipe, out, as_json=as_json)
+
+
+def _run(recipe: Recipe, out: Path, *, as_json: bool) -> None:
+    from pipelines.quickstart import run_pipeline, show_result
+
+    with progress_listener(quiet=False) as progress:
+        result = run_pipeline(recipe, Workspace(out), progress)
+    if as_json:
+        _print_json(result)
+    else:
+        show_result(result, Workspace(out))
+
+
+@app.command()
+def embed(
+    out: Out,
+    data: Data = None,
+    dataset: Dataset = None,
+    encoder: EncoderSpec = "mini",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 2,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Photos to embeddings; an interrupted run resumes where it stopped."""
+    configure_logging(verbose=verbose)
+    recipe = Recipe(
+        data=data,
+        dataset=dataset,
+        encoder=encoder,
+        device=device,
+        precision=precision,
+        workers=workers,
+        seed=seed,
+    )
+    with progress_listener() as progress:
+        result = _commands().embed(recipe, Workspace(out), progress)
+    _show(result, as_json)
+
+
+@app.command()
+def discover(
+    model: Model,
+    preset: Annotated[str, typer.Option(help="default, dncbm-paper, topk, ...")] = "default",
+    overrides: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; default: the one of `embed`.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Embeddings to concepts: train the sparse autoencoder."""
+    configure_logging(verbose=verbose)
+    changes = _overrides(overrides, None) | {"sae_preset": preset}
+    with progress_listener() as progress:
+        result = _commands().discover(Workspace(model), _with_seed(changes, seed), progress)
+    _show(result, as_json)
+
+
+@app.command()
+def name(
+    model: Model,
+    vocabulary: Vocabulary = None,
+    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    block: Annotated[list[str] | None, typer.Option(help="Never use this word as a name.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Concepts to names: match every direction with the vocabulary."""
+    configure_logging(verbose=verbose)
+    changes = {
+        "vocabulary": vocabulary,
+        "naming_preset": preset,
+        "blocked_words": tuple(block or ()),
+    }
+    with progress_listener() as progress:
+        result = _commands().name(Workspace(model), changes, progress)
+    _show(result, as_json)
+
+
+@app.command()
+def bottleneck(
+    model: Model,
+    solver: Solver = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Codes to classes: train the probe, and measure it against its baselines."""
+    configure_logging(verbose=verbose)
+    with progress_listener() as progress:
+        result = _commands().bottleneck(Workspace(model), _overrides(overrides, solver), progress)
+    _show(result, as_json)
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos.")],
+    top: Annotated[int, typer.Option(help="Contributions to list.")] = 5,
+    nec: Annotated[
+        int | None, typer.Option(help="Use the head with this many concepts per class.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """The class of each photo and the named concepts that made it."""
+    configure_logging(verbose=verbose)
+    result = _commands().predict(model, images, top=top, nec=nec)
+    if as_json:
+        _print_json(result)
+    else:
+        _commands().show_predictions(result)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data = None,
+    dataset: Dataset = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Accuracy on the held-out photos, or on photos of your own with --data."""
+    configure_logging(verbose=verbose)
+    with progress_listener() as progress:
+        result = _commands().evaluate(model, data, dataset, progress)
+    _show(result, as_json)
+
+
+@app.command()
+def report(model: Model, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """The HTML report of a finished model."""
+    configure_logging(verbose=verbose)
+    with progress_listener() as progress:
+        result = _commands().report(Workspace(model), progress)
+    _show(result, as_json)
+
+
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a model directory (or a folder of several) over HTTP."""
+    configure_logging(verbose=verbose)
+    _commands().serve(model, host, port)
+
+
+@app.command()
+def doctor(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Also check it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What this installation has, and whether a model directory is whole."""
+    from pipelines.doctor import examine
+
+    _show(examine(model), as_json)
+
+
+def _commands() -> ModuleType:
+    """The stages, imported when one runs: `dncbm --help` need not load torch."""
+    return importlib.import_module("pipelines.commands")
+
+
+def _overrides(assignments: list[str] | None, solver: str | None) -> dict[str, Any]:
+    """`sae.k=16` and `probe.solver=paper` as `{"sae": {...}, "probe": {...}}`."""
+    tables: dict[str, dict[str, Any]] = {"sae": {}, "probe": {}}
+    for assignment in assignments or ():
+        target, equals, text = assignment.partition("=")
+        table, dot, key = target.partition(".")
+        if not (equals and dot and key and table in tables):
+            raise InvalidInput(
+                f"--set {assignment!r} is not of the form sae.FIELD=VALUE or probe.FIELD=VALUE."
+            )
+        tables[table][key] = _parse(text)
+    if solver is not None:
+        tables["probe"]["solver"] = solver
+    return dict(tables)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _with_seed(changes: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    return changes if seed is None else changes | {"seed": seed}
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+    else:
+        _commands().show_table(result)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    stdout.file.write(json.dumps(result) + "\n")
+    stdout.file.flush()
+
+
+def main() -> None:
+    """Entry point of the `dncbm` command."""
+    sys.exit(run_guarded(app))
+
+
+if __name__ == "__main__":
+    main()

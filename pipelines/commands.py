@@ -1,0 +1,185 @@
+"""What the stage commands do, as functions from a model directory to a table of results."""
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from dncbm.artifacts import load_manifest
+from dncbm.data.images import decode_image
+from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
+from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.errors import ArtifactError, InvalidInput, Unavailable
+from dncbm.naming.dictionary import load_dictionary
+from dncbm.predictor import Predictor
+from dncbm.sae.store import load_sae
+from dncbm.training.progress import Progress
+from pipelines.bottleneck import bottleneck_stage
+from pipelines.console import stdout
+from pipelines.discover import discover_stage
+from pipelines.embed import embed_stage, open_recipe_source
+from pipelines.evaluate import evaluate_photos, evaluate_test_split
+from pipelines.name import name_stage
+from pipelines.recipes import Recipe
+from pipelines.report import report_stage
+from pipelines.serialise import prediction_dict
+from pipelines.workspace import Workspace
+
+Result = dict[str, Any]
+
+
+def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
+    """Stage 1 of a new or an interrupted model directory."""
+    source = open_recipe_source(recipe)
+    encoder = load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+    workspace.create().write_recipe(recipe)
+    embeddings = embed_stage(recipe, source, encoder, workspace.embeddings, progress)
+    return {
+        "embeddings": str(workspace.embeddings),
+        "images": len(embeddings),
+        "broken": embeddings.items.num_rows - len(embeddings),
+        "embed_dim": embeddings.embed_dim,
+        "encoder": encoder.spec,
+    }
+
+
+def discover(workspace: Workspace, changes: Result, progress: Progress) -> Result:
+    """Stage 2 on an embedded model directory."""
+    recipe = _change_recipe(workspace, changes)
+    sae = discover_stage(recipe, _embeddings(workspace), workspace, progress)
+    return {"sae": str(workspace.sae), **sae.manifest.metrics}
+
+
+def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
+    """Stage 3 on a model directory with an autoencoder."""
+    recipe = _change_recipe(workspace, changes)
+    embeddings = _embeddings(workspace)
+    dictionary = name_stage(
+        recipe, embeddings, load_sae(workspace.sae), _encoder(recipe), workspace, progress
+    )
+    return {"dictionary": str(workspace.dictionary), **dictionary.manifest.metrics}
+
+
+def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Result:
+    """Stage 4 on a model directory with a named dictionary."""
+    recipe = _change_recipe(workspace, changes)
+    cbm = bottleneck_stage(
+        recipe,
+        _embeddings(workspace),
+        load_sae(workspace.sae),
+        load_dictionary(workspace.dictionary),
+        _encoder(recipe),
+        workspace,
+        progress,
+    )
+    return {"cbm": str(workspace.cbm), "accuracy": cbm.metrics["accuracy"]}
+
+
+def predict(model: Path, images: list[Path], *, top: int, nec: int | None) -> Result:
+    """The best class of each photo with its named contributions."""
+    photos = [decode_image(_read(path)) for path in images]
+    predictor = Predictor.load(model)
+    predictions = predictor.predict(photos, top_contributions=top, nec=nec)
+    return {
+        "predictions": [
+            {"image": str(path)} | prediction_dict(best[0])
+            for path, best in zip(images, predictions, strict=True)
+        ]
+    }
+
+
+def evaluate(model: Path, data: str | None, dataset: str | None, progress: Progress) -> Result:
+    """Accuracy per head, on the held-out split or on other photos."""
+    if data is None and dataset is None:
+        return evaluate_test_split(Workspace(model))
+    source = open_recipe_source(Recipe(data=data, dataset=dataset))
+    return evaluate_photos(Predictor.load(model), source, progress)
+
+
+def report(workspace: Workspace, progress: Progress) -> Result:
+    """The HTML report of a finished model directory."""
+    path = report_stage(workspace.read_recipe(), workspace, None, progress)
+    return {"report": str(path)}
+
+
+def serve(model: Path, host: str, port: int) -> None:
+    """Run the HTTP service until interrupted."""
+    import uvicorn
+
+    if not model.is_dir():
+        raise ArtifactError(f"{model} is not a directory. Give the --out of `dncbm quickstart`.")
+    _require_free_port(host, port)
+    os.environ["DNCBM_MODEL_DIR"] = str(model.resolve())
+    stdout.print(f"Serving {model} at http://{host}:{port}/  (API description: /docs)")
+    # by name, since the command line and the service do not import each other
+    uvicorn.run("api.asgi:application", factory=True, host=host, port=port, log_level="warning")
+
+
+def _require_free_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port or "
+                "--host, or stop the program that uses it."
+            ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"Cannot read the image {path}: {error.strerror}.") from error
+
+
+def _change_recipe(workspace: Workspace, changes: Result) -> Recipe:
+    recipe = workspace.read_recipe()
+    return workspace.write_recipe(dataclasses.replace(recipe, **changes))
+
+
+def _embeddings(workspace: Workspace) -> EmbeddingsArtifact:
+    load_manifest(workspace.embeddings, "embeddings")
+    return load_embeddings(workspace.embeddings)
+
+
+def _encoder(recipe: Recipe) -> Encoder:
+    return load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+
+
+def show_table(result: Result) -> None:
+    """Print a table of results, nested tables indented by their name."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _flatten(result):
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    stdout.print(table, markup=False)
+
+
+def _flatten(result: Result, prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in result.items():
+        if isinstance(value, dict):
+            rows += _flatten(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def show_predictions(result: Result) -> None:
+    """Print each photo's class with its contributions as a sum that ends in the logit."""
+    for item in result["predictions"]:
+        table = Table(title=f"{item['image']}: {item['class']} ({item['probability']:.1%})")
+        for column in ("concept", "code", "weight", "contribution"):
+            table.add_column(column, justify="left" if column == "concept" else "right")
+        for part in item["contributions"]:
+            numbers = [f"{part[key]:+.3f}" for key in ("code", "weight", "contribution")]
+            table.add_row(part["name"], *numbers)
+        table.add_row("bias", "", "", f"{item['bias']:+.3f}")
+        table.add_row("all other concepts", "", "", f"{item['remainder']:+.3f}")
+        table.add_row("logit", "", "", f"{item['logit']:+.3f}", end_section=True)
+        stdout.print(table, markup=False)

@@ -1,0 +1,92 @@
+"""Accuracy of a finished model: on its held-out photos, or on photos it has never met."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from dncbm.data.images import decode_image
+from dncbm.data.sources import ImageSource
+from dncbm.encoders.cache import load_embeddings
+from dncbm.errors import InvalidInput
+from dncbm.predictor import Predictor
+from dncbm.probe.matrix import Codes
+from dncbm.probe.metrics import accuracy, per_class_accuracy, probe_logits
+from dncbm.probe.store import Cbm, load_cbm
+from dncbm.sae.encode import encode_rows
+from dncbm.sae.rows import ShardRows
+from dncbm.sae.store import load_sae
+from dncbm.training.progress import Progress, no_progress
+from pipelines.bottleneck import labelled_rows
+from pipelines.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 64
+
+
+def evaluate_test_split(workspace: Workspace) -> dict[str, Any]:
+    """Accuracy per head and per class on the test rows of the model's own embeddings."""
+    embeddings = load_embeddings(workspace.embeddings)
+    cbm = load_cbm(workspace.cbm)
+    rows, labels = labelled_rows(embeddings, tuple(cbm.classes))["test"]
+    codes = encode_rows(load_sae(workspace.sae).model, ShardRows(embeddings.shards, rows))
+    return _score(cbm, codes, labels)
+
+
+def evaluate_photos(
+    predictor: Predictor, source: ImageSource, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Accuracy per head and per class on labelled photos; broken ones are counted and skipped.
+
+    Raises:
+        InvalidInput: no photo has a label that the model knows.
+    """
+    codes, labels, skipped = [], [], 0
+    for batch in _labelled_batches(predictor, source):
+        images = []
+        for index, label in batch:
+            try:
+                images.append(decode_image(source.read(index)))
+                labels.append(label)
+            except InvalidInput as error:
+                logger.warning("Skipped %s: %s", source.records[index].path, error)
+                skipped += 1
+        if images:
+            codes.append(predictor.encode(predictor.embed(images)))
+        progress("evaluate", len(labels) + skipped, len(source.records))
+    if not codes:
+        raise InvalidInput(
+            "No readable photo has a label of this model. Its classes are: "
+            f"{', '.join(predictor.classes[:20])}."
+        )
+    result = _score(predictor.cbm, torch.cat(codes).numpy(), np.array(labels))
+    return result | {"skipped": skipped}
+
+
+def _labelled_batches(predictor: Predictor, source: ImageSource) -> Iterator[list[tuple[int, int]]]:
+    known = {name: index for index, name in enumerate(predictor.classes)}
+    wanted = [
+        (position, known[record.label])
+        for position, record in enumerate(source.records)
+        if record.label in known
+    ]
+    for start in range(0, len(wanted), _BATCH):
+        yield wanted[start : start + _BATCH]
+
+
+def _score(cbm: Cbm, codes: Codes, labels: np.ndarray) -> dict[str, Any]:
+    heads = {"dncbm": cbm.probe, **{f"nec{n}": cbm.nec_probes[n] for n in sorted(cbm.nec_probes)}}
+    logits = {name: probe_logits(head, codes) for name, head in heads.items()}
+    per_class = per_class_accuracy(logits["dncbm"], labels)
+    return {
+        "images": len(labels),
+        "accuracy": {name: accuracy(values, labels) for name, values in logits.items()},
+        "per_class": {
+            name: float(share)
+            for name, share in zip(cbm.classes, per_class, strict=True)
+            if not np.isnan(share)
+        },
+    }

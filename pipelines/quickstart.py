@@ -1,0 +1,152 @@
+"""The whole path, top to bottom: photos, embeddings, concepts, names, classifier, report."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.table import Table
+
+from dncbm.data.concept_world import write_concept_world
+from dncbm.encoders.clip import load_encoder
+from dncbm.predictor import Predictor
+from dncbm.training.progress import Progress
+from pipelines.bottleneck import bottleneck_stage
+from pipelines.console import stdout
+from pipelines.discover import discover_stage
+from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
+from pipelines.name import name_stage
+from pipelines.recipes import Recipe
+from pipelines.report import report_stage
+from pipelines.serialise import prediction_dict
+from pipelines.workspace import Stopwatch, Workspace
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_PHOTOS = ("chelsea", "coffee", "astronaut", "rocket")
+"""Real photos inside the scikit-image package: a cat, a cup, a person, a rocket."""
+
+WORLD_SIZE = 128
+
+
+def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> dict[str, Any]:
+    """Run every stage that is not done yet and return the result table of the run.
+
+    Stages whose recipe and inputs have not changed are read back, so the same command
+    continues after a kill, and a second run costs seconds.
+    """
+    watch = Stopwatch()
+    if recipe.data is None and recipe.dataset is None:
+        with watch("render"):
+            recipe = render_world(recipe, workspace.create().root)
+    source = open_recipe_source(recipe)
+    require_classes(source, split_records(source, recipe.seed))
+    encoder = load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+    workspace.create().write_recipe(recipe)
+
+    with watch("embed"):
+        embeddings = embed_stage(recipe, source, encoder, workspace.embeddings, progress)
+    with watch("discover"):
+        sae = discover_stage(recipe, embeddings, workspace, progress)
+    with watch("name"):
+        dictionary = name_stage(recipe, embeddings, sae, encoder, workspace, progress)
+    with watch("bottleneck"):
+        cbm = bottleneck_stage(recipe, embeddings, sae, dictionary, encoder, workspace, progress)
+    predictor = Predictor(encoder=encoder, sae=sae.model, dictionary=dictionary, cbm=cbm)
+    with watch("explain"):
+        samples = explain_samples(predictor)
+    with watch("report"):
+        report = report_stage(recipe, workspace, predictor, progress)
+    workspace.clean()
+    return {
+        "accuracy": cbm.metrics["accuracy"],
+        "sae": _sae_metrics(sae.manifest.metrics, sae.model.num_concepts),
+        "naming": dict(dictionary.manifest.metrics["naming"]),
+        "images": {
+            "embedded": len(embeddings),
+            "broken": embeddings.items.num_rows - len(embeddings),
+        },
+        "samples": samples,
+        "report": str(report),
+        "seconds": watch.seconds,
+    }
+
+
+def render_world(recipe: Recipe, root: Path) -> Recipe:
+    """The recipe with a freshly rendered (or an already rendered) concept world as its data."""
+    out = root / "concept-world"
+    write_concept_world(out, num_images=recipe.world_images, size=WORLD_SIZE, seed=recipe.seed)
+    return dataclasses.replace(recipe, data=str(out))
+
+
+def _sae_metrics(metrics: dict[str, Any], num_concepts: int) -> dict[str, Any]:
+    wanted = ("unexplained_variance", "l0", "dead_fraction")
+    return {name: metrics[name] for name in wanted} | {"num_concepts": num_concepts}
+
+
+def sample_photos() -> list[tuple[str, Image.Image]]:
+    """The photos that scikit-image ships, by name."""
+    from skimage import data
+
+    return [
+        (name, Image.fromarray(np.asarray(getattr(data, name)())).convert("RGB"))
+        for name in SAMPLE_PHOTOS
+    ]
+
+
+def explain_samples(predictor: Predictor) -> list[dict[str, Any]]:
+    """Predictions with contributions, and the strongest concepts, of the sample photos."""
+    photos = sample_photos()
+    images = [image for _, image in photos]
+    predictions = predictor.predict(images)
+    codes = predictor.encode(predictor.embed(images)).numpy()
+    return [
+        {
+            "image": name,
+            **prediction_dict(best[0]),
+            "concepts": _strongest(predictor, row),
+        }
+        for (name, _), best, row in zip(photos, predictions, codes, strict=True)
+    ]
+
+
+def _strongest(predictor: Predictor, codes: np.ndarray, limit: int = 5) -> list[dict[str, Any]]:
+    order = np.argsort(-codes, kind="stable")[:limit]
+    return [
+        {"concept": int(i), "name": predictor.dictionary.names[i].name, "code": float(codes[i])}
+        for i in order
+        if codes[i] > 0
+    ]
+
+
+def show_result(result: dict[str, Any], workspace: Workspace) -> None:
+    """Print the accuracy table, the sample explanations and the next two commands."""
+    accuracy = Table("classifier", "test accuracy", title="Held-out photos")
+    for name, value in result["accuracy"].items():
+        accuracy.add_row(name, "-" if value is None else f"{value:.1%}")
+    stdout.print(accuracy)
+    for sample in result["samples"]:
+        parts = ", ".join(
+            f"{part['name']} {part['contribution']:+.2f}" for part in sample["contributions"]
+        )
+        concepts = ", ".join(part["name"] for part in sample["concepts"])
+        stdout.print(f"{sample['image']}: {sample['class']} because {parts}", markup=False)
+        stdout.print(f"  sees: {concepts}", markup=False)
+    sae, naming = result["sae"], result["naming"]
+    stdout.print(
+        f"{sae['num_concepts']} concepts, {naming['named_fraction']:.0%} named "
+        f"({naming['unique_names']} different names); "
+        f"unexplained variance {sae['unexplained_variance']:.3f}, "
+        f"{sae['l0']:.1f} concepts per image; "
+        f"{sum(result['seconds'].values()):.0f} s in all."
+    )
+    stdout.print(f"\nReport:  {result['report']}", markup=False, soft_wrap=True)
+    stdout.print(f"Service: dncbm serve {workspace.root} --port 8000", markup=False, soft_wrap=True)
+    stdout.print(
+        f"         curl -F image=@photo.jpg http://127.0.0.1:8000/v1/models/"
+        f"{workspace.root.resolve().name}/predict",
+        markup=False,
+        soft_wrap=True,
+    )

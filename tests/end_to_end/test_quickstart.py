@@ -1,0 +1,122 @@
+"""The main job, from a folder of photos to named contributions, through the real commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dncbm as library
+from dncbm.artifacts import load_manifest, verify_files
+from tests.end_to_end.conftest import SMALL
+
+PARTS = ("embeddings", "vocabulary", "sae", "dictionary", "cbm", "report")
+
+
+def test_the_json_line_keeps_its_contract(finished) -> None:
+    out, done = finished
+    result = done.json
+    assert {"zero_shot", "linear_probe", "dncbm", "nec5", "nec10"} <= set(result["accuracy"])
+    assert all(0 <= value <= 1 for value in result["accuracy"].values())
+    assert set(result["sae"]) == {"unexplained_variance", "l0", "dead_fraction", "num_concepts"}
+    assert {"named_fraction", "unique_names", "mean_score"} <= set(result["naming"])
+    assert Path(result["report"]).is_file()
+    assert {"embed", "discover", "name", "bottleneck", "report"} <= set(result["seconds"])
+
+
+def test_every_artifact_is_whole_and_knows_its_inputs(finished) -> None:
+    out, _ = finished
+    manifests = {part: load_manifest(out / part) for part in PARTS}
+    for part, manifest in manifests.items():
+        verify_files(out / part, manifest)
+    assert manifests["cbm"].inputs["sae"] == manifests["sae"].fingerprint
+    assert manifests["cbm"].inputs["dictionary"] == manifests["dictionary"].fingerprint
+    assert manifests["sae"].inputs["embeddings"] == manifests["embeddings"].fingerprint
+
+
+def test_contributions_bias_and_remainder_sum_to_the_logit(finished, photos: Path, dncbm) -> None:
+    out, _ = finished
+    photo = next(photos.glob("test/*/*"))
+    done = dncbm("predict", out, photo, "--top", 3, "--json")
+    assert done.code == 0, done.err
+    (prediction,) = done.json["predictions"]
+    parts = [item["contribution"] for item in prediction["contributions"]]
+    assert len(parts) <= 3
+    assert prediction["bias"] + sum(parts) + prediction["remainder"] == prediction["logit"]
+    table = dncbm("predict", out, photo)
+    assert prediction["class"] in table.out
+    assert "all other concepts" in table.out
+
+
+def test_the_command_and_the_library_agree(finished, photos: Path, dncbm) -> None:
+    out, _ = finished
+    photo = next(photos.glob("test/*/*"))
+    (from_command,) = dncbm("predict", out, photo, "--json").json["predictions"]
+    from dncbm.data.images import decode_image
+
+    predictor = library.load(out)
+    ((best,),) = predictor.predict([decode_image(photo.read_bytes())])
+    assert best.class_name == from_command["class"]
+    assert best.logit == pytest.approx(from_command["logit"], abs=1e-6)
+
+
+def test_a_second_run_reuses_every_stage(finished, photos: Path, dncbm) -> None:
+    out, first = finished
+    before = {part: load_manifest(out / part) for part in PARTS if part != "report"}
+    again = dncbm("quickstart", "--data", photos, "--out", out, "--json", *SMALL)
+    assert again.code == 0, again.err
+    assert again.json["accuracy"] == first.json["accuracy"]
+    for part, manifest in before.items():
+        assert load_manifest(out / part).created == manifest.created
+
+
+def test_the_stages_one_by_one_give_the_same_model(finished, photos: Path, dncbm, tmp_path) -> None:
+    out, _ = finished
+    model = tmp_path / "model"
+    steps = [
+        ("embed", "--data", photos, "--out", model, "--workers", 0, "--json"),
+        ("discover", model, *SMALL[:2], "--json"),
+        ("name", model, "--json"),
+        ("bottleneck", model, "--json"),
+        ("report", model, "--json"),
+    ]
+    for step in steps:
+        done = dncbm(*step)
+        assert done.code == 0, done.err
+    for part in ("embeddings", "sae", "dictionary", "cbm"):
+        ours, theirs = load_manifest(model / part), load_manifest(out / part)
+        assert ours.fingerprint == theirs.fingerprint, part
+    scored = dncbm("evaluate", model, "--json").json
+    stored = load_manifest(out / "cbm").metrics["accuracy"]
+    assert scored["accuracy"]["dncbm"] == pytest.approx(stored["dncbm"])
+    fresh = dncbm("evaluate", model, "--data", photos / "test", "--json").json
+    assert fresh["accuracy"] == pytest.approx(scored["accuracy"], abs=0.03)
+
+
+def test_a_recipe_file_runs_the_same_pipeline(finished, photos: Path, dncbm, tmp_path) -> None:
+    out, _ = finished
+    recipe = {
+        "data": str(photos), "out": "model", "workers": 0, "sae": {"num_concepts": 48},
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(recipe))
+    done = dncbm("run", tmp_path / "run.json", "--json")
+    assert done.code == 0, done.err
+    ours, theirs = load_manifest(tmp_path / "model" / "cbm"), load_manifest(out / "cbm")
+    assert ours.fingerprint == theirs.fingerprint
+
+
+def test_the_paper_preset_runs_end_to_end(photos: Path, dncbm, tmp_path) -> None:
+    done = dncbm(
+        "quickstart", "--data", photos, "--out", tmp_path / "m", "--sae-preset", "dncbm-paper",
+        "--naming-preset", "paper", "--solver", "paper", "--workers", 0, "--json",
+        "--set", "sae.epochs=20", "--set", "sae.num_concepts=64", "--set", "probe.epochs=10",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["naming"]["named_fraction"] == 1.0
+
+
+def test_doctor_checks_an_installation_and_a_model(finished, dncbm) -> None:
+    out, _ = finished
+    done = dncbm("doctor", out, "--json")
+    assert done.code == 0, done.err
+    assert set(done.json["model"]) == set(PARTS)
+    assert not str(done.json["encoder_mini"]).startswith("broken")
