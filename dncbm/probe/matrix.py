@@ -22,7 +22,7 @@ SPARSE_BELOW = 0.1
 """Dense codes with a smaller share of non-zeros are multiplied as CSR."""
 
 
-def code_matrix(codes: Codes, *, what: str = "codes", dtype: type = np.float64) -> Matrix:
+def code_matrix(codes: Codes, *, what: str = "codes", dtype: str = "float64") -> Matrix:
     """The codes as a float matrix: CSR where that is faster, dense otherwise.
 
     Raises:

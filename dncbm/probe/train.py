@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -35,7 +35,7 @@ from dncbm.probe.select import (
     ridge_path,
 )
 from dncbm.probe.solvers import Solution, SolverOptions, null_solution
-from dncbm.probe.splits import Split, Splits, checked_split, prepare_splits
+from dncbm.probe.splits import HoldOut, Split, Splits, prepare_splits
 from dncbm.probe.truncation import TruncationScope, check_nec, to_probe
 from dncbm.training.progress import Progress, no_progress
 
@@ -54,7 +54,7 @@ class ProbeConfig:
 
     solver: SolverName = "elastic-net"
     """`elastic-net`: convex, exact zeros. `paper`: bias-free, Adam, no zeros."""
-    necs: tuple[int, ...] = (5, 10, 15, 20, 25, 30)
+    necs: Sequence[int] = (5, 10, 15, 20, 25, 30)
     """Wanted numbers of concepts per class; one head is stored for each."""
     truncation: TruncationScope = "class"
     """`class`: each class gets the number; `global`: it is an average over classes."""
@@ -74,9 +74,16 @@ class ProbeConfig:
     """Largest violation of the optimality conditions, as a share of the penalty."""
     max_iterations: int = 2000
     """Steps after which a convex solver gives up (and says so)."""
-    adam: AdamConfig = field(default_factory=AdamConfig)
-    """Settings of the `paper` solver."""
+    learning_rate: float = 1e-3
+    """`paper` only: Adam's rate; 1e-2 for CIFAR-100, 0.1 for Waterbirds."""
+    sparsity: float = 1.0
+    """`paper` only: factor of the mean absolute weight; 10 for Waterbirds."""
+    batch_size: int = 512
+    """`paper` only."""
+    epochs: int = 200
+    """`paper` only; the last epoch is kept."""
     seed: int = 0
+    """Seeds the held-out rows, and initialisation and order of the `paper` solver."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
@@ -86,13 +93,29 @@ class ProbeConfig:
             raise UnknownName("truncation", self.truncation, ("class", "global"))
         if self.precision not in ("float32", "float64"):
             raise UnknownName("precision", self.precision, ("float32", "float64"))
+        object.__setattr__(self, "necs", tuple(self.necs))
         check_nec(self.necs)
+        self.adam()
         _check_range("l1_ratio", self.l1_ratio, 1e-6, 1.0)
         _check_range("path_points", self.path_points, 2, 1000)
         _check_range("path_ratio", self.path_ratio, 1e-9, 0.999)
         _check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9)
         _check_range("tolerance", self.tolerance, 1e-12, 1.0)
         _check_range("max_iterations", self.max_iterations, 1, 10**9)
+
+    def adam(self) -> AdamConfig:
+        """The settings of the `paper` solver."""
+        return AdamConfig(
+            learning_rate=self.learning_rate,
+            sparsity=self.sparsity,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+
+    def hold_out_options(self) -> HoldOut:
+        """How to hold validation rows out of the training rows."""
+        return HoldOut(fraction=self.validation_fraction, seed=self.seed)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -121,37 +144,37 @@ class TrainedProbe:
         return {DENSE: self.probe} | {f"nec{nec}": head for nec, head in self.nec_probes.items()}
 
 
-def train_probe(  # noqa: PLR0913 - data and options, all keyword
-    codes: Codes,
-    labels: Labels,
+def train_probe(
+    codes: Codes | Mapping[str, Codes],
+    labels: Labels | Mapping[str, Labels],
     classes: Sequence[str],
     config: ProbeConfig = ProbeConfig(),
     *,
-    validation: tuple[Codes, Labels] | None = None,
-    test: tuple[Codes, Labels] | None = None,
     checkpoint: Path | None = None,
     progress: Progress = no_progress,
 ) -> TrainedProbe:
     """Fit, choose on validation, cut to each NEC, calibrate and measure.
 
     Args:
-        codes: training codes (n, c), dense or sparse, as the SAE gives them.
-        labels: class index or name per row.
+        codes: codes (n, c) of each split, `{"train": ..., "validation": ..., "test": ...}`,
+            dense or sparse, as the SAE gives them; or those of the train split alone. Without
+            validation rows a stratified share of the training rows is held out. Test rows
+            are only measured.
+        labels: class index or name per row, in the same form.
         classes: names of the k >= 2 classes; each needs a training image.
         config: solver, wanted numbers of concepts, seed.
-        validation: codes and labels to choose on; else a stratified share of the training
-            rows is held out.
-        test: codes and labels that are only measured.
         checkpoint: a directory for solved pieces. A run that was killed and is started again
             with the same arguments reads them and ends with the same result.
         progress: called as `progress(stage, done, total)`.
 
     Raises:
         InvalidInput: NaN or all-zero codes, one class, a class without image, wrong shapes.
-        UnknownName: a label that is not among `classes`.
+        UnknownName: a label that is not among `classes`, or an unknown split.
     """
     names = tuple(str(name) for name in classes)
-    splits = _prepare(codes, labels, names, config, validation, test)
+    splits = prepare_splits(
+        codes, labels, names, options=config.hold_out_options(), dtype=config.precision
+    )
     bench = _bench(splits, config, checkpoint, progress)
     if config.solver == "paper":
         dense, sources, history = _fit_paper(splits, names, config, bench)
@@ -163,30 +186,6 @@ def train_probe(  # noqa: PLR0913 - data and options, all keyword
         heads[nec] = nec_head(bench, cuts, nec, config.truncation)
         progress("probe heads", done, len(set(config.necs)))
     return _trained(dense, heads, names, splits, history)
-
-
-def _prepare(
-    codes: Codes,
-    labels: Labels,
-    classes: tuple[str, ...],
-    config: ProbeConfig,
-    validation: tuple[Codes, Labels] | None,
-    test: tuple[Codes, Labels] | None,
-) -> Splits:
-    dtype = np.float32 if config.precision == "float32" else np.float64
-    given = {"validation": validation, "test": test}
-    others = {
-        what: None if pair is None else checked_split(*pair, classes, what, dtype)
-        for what, pair in given.items()
-    }
-    return prepare_splits(
-        checked_split(codes, labels, classes, "train", dtype),
-        others["validation"],
-        others["test"],
-        classes=classes,
-        fraction=config.validation_fraction,
-        seed=config.seed,
-    )
 
 
 def _bench(
@@ -244,7 +243,7 @@ def _fit_paper(
         train.matrix,
         train.labels,
         len(classes),
-        config.adam,
+        config.adam(),
         checkpoint=bench.memo.path("adam"),
         progress=bench.progress,
     )
