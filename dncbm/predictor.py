@@ -14,7 +14,7 @@ from dncbm.artifacts import require_input
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput
 from dncbm.naming.dictionary import Dictionary, load_dictionary
-from dncbm.probe.model import LogitAccount, Probe
+from dncbm.probe.model import LogitAccount
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
@@ -117,17 +117,17 @@ class Predictor:
             raise InvalidInput("No image was given. Give at least one.")
         probe = self.cbm.probe_for(nec)
         codes = self.encode(self.embed(images))
-        return [self._explain(probe, row, top_classes, top_contributions) for row in codes]
-
-    def _explain(
-        self, probe: Probe, codes: Float[Tensor, " c"], top_classes: int, top_contributions: int
-    ) -> list[Prediction]:
-        logits = probe.logits(codes[None])[0]
-        probabilities = (logits / self.cbm.temperature).softmax(dim=0)
-        best = logits.argsort(descending=True, stable=True)[:top_classes].tolist()
+        logits = probe.logits(codes)
+        probabilities = (logits / self.cbm.temperature_for(nec)).softmax(dim=1)
+        order = logits.argsort(dim=1, descending=True, stable=True)[:, :top_classes].tolist()
         return [
-            self._prediction(probe.contributions(codes, index, top=top_contributions), index, p)
-            for index, p in zip(best, probabilities[best].tolist(), strict=True)
+            [
+                self._prediction(
+                    probe.contributions(row, index, top=top_contributions), index, float(p[index])
+                )
+                for index in best
+            ]
+            for row, p, best in zip(codes, probabilities, order, strict=True)
         ]
 
     def _prediction(self, account: LogitAccount, index: int, probability: float) -> Prediction:

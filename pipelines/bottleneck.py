@@ -1,26 +1,23 @@
 """Stage 4: codes to classes, measured beside its baselines on the same embeddings."""
 
-import logging
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
-
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
-from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import Dictionary
+
+from dncbm.artifacts import require_input
+from dncbm.errors import InvalidInput
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
-from dncbm.probe.train import ProbeConfig, train_probe
+from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,6 +91,58 @@ def bottleneck_stage(
             checkpoint=workspace.checkpoint("bottleneck").with_suffix(""),
             progress=progress,
         )
-        accuracy = baselines(recipe, embeddings, data, encoder, classes) | head_accuracy(trained)
-        save_cbm(workspace.cbm, trained, accuracy, recorded, inputs)
+        accuracy = baselines(recipe, embeddings, data, encoder) | head_accuracy(trained)
+        save_cbm(
+            workspace.cbm,
+            trained,
+            config=recorded,
+            inputs=inputs,
+            metrics=trained.metrics | {"test_accuracy": accuracy},
+        )
     return load_cbm(workspace.cbm)
+
+
+def require_one_origin(
+    embeddings: EmbeddingsArtifact, sae: LoadedSae, dictionary: Dictionary, encoder: Encoder
+) -> None:
+    """Refuse parts that do not belong together, by name.
+
+    Raises:
+        ArtifactMismatch: an encoder, embeddings or an autoencoder of another origin.
+    """
+    again = "Run the stage that made it again on the new input."
+    for manifest, name, role, actual in (
+        (embeddings.manifest, "embeddings", "encoder", encoder.fingerprint),
+        (sae.manifest, "sae", "embeddings", embeddings.manifest.fingerprint),
+        (dictionary.manifest, "dictionary", "encoder", encoder.fingerprint),
+        (dictionary.manifest, "dictionary", "sae", sae.manifest.fingerprint),
+    ):
+        require_input(manifest, role, actual, artifact=f"The {name} artifact", remedy=again)
+
+
+def baselines(
+    recipe: Recipe,
+    embeddings: EmbeddingsArtifact,
+    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    encoder: Encoder,
+) -> dict[str, float | None]:
+    """Test accuracy of zero-shot and of a linear probe on the same embeddings."""
+    classes = class_names(embeddings)
+    texts = encoder.encode_texts(
+        [readable(name) for name in classes], templates=list(recipe.templates)
+    )
+    vectors = {split: embeddings.load(rows) for split, (rows, _) in data.items() if len(rows)}
+    labels = {split: indices for split, (_, indices) in data.items() if len(indices)}
+    if "test" not in vectors:
+        return {"zero_shot": None, "linear_probe": None}
+    linear = linear_probe_accuracy(vectors, labels, classes, seed=recipe.seed)
+    return {
+        "zero_shot": zero_shot_accuracy(vectors["test"], texts, labels["test"]),
+        "linear_probe": linear["test"],
+    }
+
+
+def head_accuracy(trained: TrainedProbe) -> dict[str, float | None]:
+    """Test accuracy of the dense head (`dncbm`) and of each sparse one (`nec5`, ...)."""
+    tested = trained.metrics["accuracy"].get("test", {})
+    return {"dncbm" if name == DENSE else name: tested.get(name) for name in trained.heads()}

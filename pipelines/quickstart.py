@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dncbm.encoders.clip import load_encoder
 from PIL import Image
 from rich.table import Table
 
 from dncbm.data.concept_world import write_concept_world
-from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
 from dncbm.training.progress import Progress
 from pipelines.bottleneck import bottleneck_stage
@@ -61,7 +61,7 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
         report = report_stage(recipe, workspace, predictor, progress)
     workspace.clean()
     return {
-        "accuracy": cbm.metrics["accuracy"],
+        "accuracy": cbm.metrics["test_accuracy"],
         "sae": _sae_metrics(sae.manifest.metrics, sae.model.num_concepts),
         "naming": dict(dictionary.manifest.metrics["naming"]),
         "images": {

@@ -86,7 +86,7 @@ def test_the_stages_one_by_one_give_the_same_model(finished, photos: Path, dncbm
         ours, theirs = load_manifest(model / part), load_manifest(out / part)
         assert ours.fingerprint == theirs.fingerprint, part
     scored = dncbm("evaluate", model, "--json").json
-    stored = load_manifest(out / "cbm").metrics["accuracy"]
+    stored = load_manifest(out / "cbm").metrics["test_accuracy"]
     assert scored["accuracy"]["dncbm"] == pytest.approx(stored["dncbm"])
     fresh = dncbm("evaluate", model, "--data", photos / "test", "--json").json
     assert fresh["accuracy"] == pytest.approx(scored["accuracy"], abs=0.03)
