@@ -3,12 +3,12 @@
 from dataclasses import asdict
 
 import numpy as np
-from dncbm.encoders.cache import EmbeddingsArtifact
-from dncbm.encoders.clip import Encoder
-from dncbm.naming.dictionary import Dictionary
 
 from dncbm.artifacts import require_input
+from dncbm.encoders.cache import EmbeddingsArtifact
+from dncbm.encoders.clip import Encoder
 from dncbm.errors import InvalidInput
+from dncbm.naming.dictionary import Dictionary
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
 from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe

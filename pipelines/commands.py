@@ -6,14 +6,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from dncbm.data.images import decode_image
-from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
-from dncbm.encoders.clip import Encoder, load_encoder
-from dncbm.naming.dictionary import load_dictionary
 from rich.table import Table
 
 from dncbm.artifacts import load_manifest
+from dncbm.data.images import decode_image
+from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
+from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
+from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
 from dncbm.training.progress import Progress

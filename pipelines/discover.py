@@ -1,8 +1,8 @@
 """Stage 2: embeddings to a sparse autoencoder, whose decoder rows are the concepts."""
 
 import numpy as np
-from dncbm.encoders.cache import EmbeddingsArtifact
 
+from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dncbm.encoders.clip import load_encoder
 
 from dncbm.artifacts import load_manifest, package_version, verify_files
+from dncbm.encoders.clip import load_encoder
 from dncbm.errors import ArtifactError, DncbmError
 from dncbm.naming.vocabulary import read_words
 

@@ -7,7 +7,6 @@ from dncbm.data.sources import ImageSource, open_source
 from dncbm.data.splits import assign_splits
 from dncbm.encoders.cache import EmbedConfig, EmbeddingsArtifact, embed
 from dncbm.encoders.clip import Encoder
-
 from dncbm.errors import InvalidInput
 from dncbm.training.progress import Progress, no_progress
 from pipelines.recipes import Recipe

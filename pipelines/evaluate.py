@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import load_embeddings
-
 from dncbm.errors import InvalidInput
 from dncbm.predictor import Predictor
 from dncbm.probe.matrix import Codes

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dncbm.encoders.clip import load_encoder
 from PIL import Image
 from rich.table import Table
 
 from dncbm.data.concept_world import write_concept_world
+from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
 from dncbm.training.progress import Progress
 from pipelines.bottleneck import bottleneck_stage

@@ -1,0 +1,174 @@
+"""Stage 3: the autoencoder's directions to named concepts with their top images."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from dncbm.artifacts import load_manifest, writing
+from dncbm.data.images import decode_image
+from dncbm.data.sources import ImageSource
+from dncbm.encoders.cache import EmbeddingsArtifact
+from dncbm.encoders.clip import Encoder
+from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.naming.assign import name_dictionary
+from dncbm.naming.config import naming_preset
+from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
+from dncbm.naming.examples import concept_statistics, top_examples
+from dncbm.naming.quality import naming_metrics
+from dncbm.naming.vocabulary import (
+    Vocabulary,
+    build_vocabulary,
+    clean_words,
+    load_vocabulary,
+    read_words,
+    save_vocabulary,
+)
+from dncbm.sae.encode import encode_rows
+from dncbm.sae.rows import ShardRows
+from dncbm.sae.store import LoadedSae
+from dncbm.training.progress import Progress, no_progress
+from pipelines.discover import train_rows
+from pipelines.embed import open_recipe_source
+from pipelines.recipes import Recipe
+from pipelines.workspace import Workspace, is_current
+
+logger = logging.getLogger(__name__)
+
+WORD_TEMPLATES = ("{}",)
+"""The paper embeds the bare word."""
+
+_THUMBNAIL_PIXELS = 160
+
+
+def name_stage(
+    recipe: Recipe,
+    embeddings: EmbeddingsArtifact,
+    sae: LoadedSae,
+    encoder: Encoder,
+    workspace: Workspace,
+    progress: Progress = no_progress,
+) -> Dictionary:
+    """Name every concept and keep its top train images, or read the dictionary already made."""
+    vocabulary = vocabulary_stage(recipe, encoder, workspace)
+    config = naming_preset(
+        recipe.naming_preset, blocked_words=recipe.blocked_words, seed=recipe.seed
+    )
+    recorded = {"naming": config.as_dict(), "examples": recipe.examples}
+    inputs = {
+        "embeddings": embeddings.manifest.fingerprint,
+        "encoder": encoder.fingerprint,
+        "sae": sae.manifest.fingerprint,
+        "vocabulary": load_manifest(workspace.vocabulary, "vocabulary").fingerprint,
+    }
+    if is_current(workspace.dictionary, "dictionary", recorded, inputs):
+        return load_dictionary(workspace.dictionary)
+    rows = train_rows(embeddings)
+    naming = name_dictionary(
+        sae.model.dictionary.detach(),
+        vocabulary,
+        config=config,
+        image_mean=mean_embedding(embeddings, rows),
+        encoder_fingerprint=encoder.fingerprint,
+    )
+    codes = encode_rows(sae.model, ShardRows(embeddings.shards, rows), progress=progress)
+    statistics = concept_statistics(codes)
+    examples = top_examples(codes, recipe.examples, rows=rows, item_ids=item_ids(embeddings, rows))
+    density = statistics["density"].to_numpy()
+    save_dictionary(
+        workspace.dictionary,
+        directions=sae.model.dictionary.detach(),
+        names=naming.names,
+        statistics=statistics,
+        examples=examples,
+        config=recorded | {"threshold": naming.threshold},
+        inputs=inputs,
+        thumbnails=_thumbnails(recipe, embeddings, examples, workspace, progress),
+        metrics={
+            "naming": naming_metrics(naming.names, density)
+            | {"threshold": naming.threshold, "index_recall": naming.index_recall}
+        },
+    )
+    return load_dictionary(workspace.dictionary)
+
+
+def vocabulary_stage(recipe: Recipe, encoder: Encoder, workspace: Workspace) -> Vocabulary:
+    """The vocabulary's text embeddings, embedded anew only when words or encoder changed."""
+    words = clean_words(read_words(recipe.vocabulary))
+    if (workspace.vocabulary / "manifest.json").is_file():
+        try:
+            stored = load_vocabulary(workspace.vocabulary)
+        except ArtifactError as error:
+            logger.warning("%s Making it again.", error)
+        else:
+            same_words = set(stored.words) | stored.blocked == set(words)
+            if same_words and stored.encoder_fingerprint == encoder.fingerprint:
+                return stored
+    vocabulary = build_vocabulary(
+        words,
+        encoder.encode_texts,
+        encoder_fingerprint=encoder.fingerprint,
+        templates=WORD_TEMPLATES,
+    )
+    save_vocabulary(workspace.vocabulary, vocabulary)
+    return vocabulary
+
+
+def mean_embedding(embeddings: EmbeddingsArtifact, rows: np.ndarray) -> torch.Tensor:
+    """The mean (d,) of the given rows, summed block by block in float64."""
+    total = np.zeros(embeddings.embed_dim)
+    for start in range(0, len(rows), 4096):
+        total += embeddings.load(rows[start : start + 4096]).sum(axis=0, dtype=np.float64)
+    return torch.from_numpy((total / len(rows)).astype(np.float32))
+
+
+def item_ids(embeddings: EmbeddingsArtifact, rows: np.ndarray) -> list[str]:
+    """The id of the image behind each row."""
+    by_row = _records_by_row(embeddings)
+    ids = embeddings.items["id"].to_pylist()
+    return [ids[by_row[row]] for row in rows.tolist()]
+
+
+def _records_by_row(embeddings: EmbeddingsArtifact) -> dict[int, int]:
+    rows = embeddings.items["row"].to_pylist()
+    return {row: record for record, row in enumerate(rows) if row >= 0}
+
+
+def _thumbnails(
+    recipe: Recipe,
+    embeddings: EmbeddingsArtifact,
+    examples: pa.Table,
+    workspace: Workspace,
+    progress: Progress,
+) -> Path | None:
+    """A folder of small pictures `<row>.jpg` of the example images; None without the photos."""
+    try:
+        source = open_recipe_source(recipe)
+    except InvalidInput as error:
+        logger.warning("No thumbnails: %s", error)
+        return None
+    if source.fingerprint != embeddings.manifest.inputs["source"]:
+        logger.warning("No thumbnails: the photos have changed since they were embedded.")
+        return None
+    folder = workspace.root / ".work" / "thumbnails"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    by_row = _records_by_row(embeddings)
+    rows = sorted(set(examples["row"].to_pylist()))
+    jobs = [(source, by_row[row], folder / f"{row}.jpg") for row in rows]
+    with ThreadPoolExecutor(max_workers=max(recipe.workers, 1)) as pool:
+        for done, _ in enumerate(pool.map(_write_thumbnail, jobs), start=1):
+            progress("thumbnails", done, len(jobs))
+    return folder
+
+
+def _write_thumbnail(job: tuple[ImageSource, int, Path]) -> None:
+    source, record, path = job
+    image: Any = decode_image(source.read(record))
+    image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    with writing(path):
+        image.save(path, quality=85)
