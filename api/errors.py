@@ -1,0 +1,174 @@
+"""Every error of the service as an RFC 9457 problem document; never a traceback."""
+
+import http
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from dncbm.errors import (
+    ArtifactError,
+    ArtifactMismatch,
+    DncbmError,
+    InvalidInput,
+    Unavailable,
+    UnknownName,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 2
+
+# Most specific first: the first class that fits decides.
+_KINDS: tuple[tuple[type[DncbmError], int, str, str], ...] = (
+    (UnknownName, 404, "unknown-name", "Unknown name"),
+    (InvalidInput, 422, "invalid-input", "Invalid input"),
+    (ArtifactMismatch, 409, "artifact-mismatch", "Artifacts do not belong together"),
+    (ArtifactError, 500, "artifact-error", "Damaged artifact"),
+    (Unavailable, 503, "unavailable", "Unavailable"),
+    (DncbmError, 500, "error", "Error"),
+)
+
+_UNPREFIXED = {"body", "query", "path", "header"}
+
+
+class Overloaded(Unavailable):
+    """All inference slots are busy and the queue is full, or the wait took too long."""
+
+
+class PayloadTooLarge(HTTPException):
+    """The request body is larger than the service accepts."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413,
+            f"The request body is larger than the limit of {limit:,} bytes. "
+            "Send fewer or smaller images.",
+        )
+
+
+class UnsupportedMedia(HTTPException):
+    """The request body has a content type that the endpoint does not read."""
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(
+            415,
+            f"Content type {content_type[:100]!r} is not supported. Send multipart/form-data with "
+            'a file field `image`, or application/json with {"images": ["<base64>"]}.',
+        )
+
+
+class Unauthorized(HTTPException):
+    """The API key is missing or wrong."""
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__(
+            401,
+            "This service asks for an API key. Send it in the header X-API-Key, or as the "
+            "password of HTTP Basic authentication.",
+            headers={"WWW-Authenticate": challenge},
+        )
+
+
+class NotFound(HTTPException):
+    """The address is well formed, but there is nothing there."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(404, detail)
+
+
+def problem(
+    request: Request,
+    status: int,
+    *,
+    kind: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """A problem document (RFC 9457) for this request."""
+    content = {
+        "type": f"urn:dncbm:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+    }
+    return JSONResponse(
+        content | dict(extra or {}),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every failure of `app` answer with a problem document."""
+    app.add_exception_handler(DncbmError, _library_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+async def _library_error(request: Request, error: Exception) -> JSONResponse:
+    status, kind, title = next(
+        (status, kind, title) for cls, status, kind, title in _KINDS if isinstance(error, cls)
+    )
+    if status >= 500:
+        logger.warning("%s %s: %s", request.method, request.url.path, error)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    return problem(request, status, kind=kind, title=title, detail=str(error), headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"field": _field(item["loc"]), "message": str(item["msg"])} for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:5])
+    return problem(
+        request,
+        422,
+        kind="invalid-input",
+        title="Invalid input",
+        detail=detail,
+        extra={"errors": errors},
+    )
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in location]
+    if len(parts) > 1 and parts[0] in _UNPREFIXED:
+        parts = parts[1:]
+    return ".".join(parts)[:200]
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    title = http.HTTPStatus(error.status_code).phrase
+    detail = str(error.detail)
+    if detail == title and error.status_code == 404:
+        detail = f"There is nothing at {request.url.path}. The routes are listed at /docs."
+    if detail == title and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        detail = f"{request.method} is not possible here; use {allowed}."
+    kind = title.lower().replace(" ", "-")
+    return problem(
+        request, error.status_code, kind=kind, title=title, detail=detail, headers=error.headers
+    )
+
+
+async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(
+        request,
+        500,
+        kind="internal-error",
+        title="Internal error",
+        detail="The service failed to answer this request. Its log has the details.",
+    )

@@ -1,0 +1,124 @@
+"""Uploads of a request as images: read under limits, decoded by `dncbm.data.images`."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from PIL import Image
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from api.errors import UnsupportedMedia
+from api.schemas import PredictBody
+from api.settings import ServiceOptions
+from dncbm.data.images import ImageLimits, decode_image
+from dncbm.errors import InvalidInput
+
+FIELD = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The bytes of one image and the name under which answers and errors speak of it."""
+
+    name: str
+    data: bytes
+
+
+async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload]:
+    """The images of a request body, multipart or JSON, not yet decoded.
+
+    Raises:
+        InvalidInput: no image, too many, not base64, or a field that is not a file.
+        UnsupportedMedia: neither multipart/form-data nor application/json.
+    """
+    content_type = request.headers.get("content-type", "")
+    match content_type.partition(";")[0].strip().lower():
+        case "multipart/form-data":
+            uploads = await _from_form(request, options)
+        case "application/json":
+            uploads = _from_json(await request.body())
+        case _:
+            raise UnsupportedMedia(content_type or "(none)")
+    if not 1 <= len(uploads) <= options.max_images:
+        raise InvalidInput(
+            f"The request has {len(uploads)} images; send between 1 and {options.max_images}."
+        )
+    return uploads
+
+
+async def _from_form(request: Request, options: ServiceOptions) -> list[Upload]:
+    # One file more than allowed, so that the count is reported by our own message.
+    async with request.form(max_files=options.max_images + 1, max_fields=20) as form:
+        _check_form(form)
+        files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+        return [Upload(part.filename or FIELD, await part.read()) for part in files]
+
+
+def _check_form(form: FormData) -> None:
+    parts = form.getlist(FIELD)
+    if not parts:
+        found = ", ".join(repr(name[:40]) for name in list(dict.fromkeys(form))[:5]) or "none"
+        raise InvalidInput(
+            f"The form has no file field {FIELD!r} (fields: {found}). "
+            f"Send the photo as {FIELD}, for example: curl -F {FIELD}=@photo.jpg"
+        )
+    if any(not isinstance(part, UploadFile) for part in parts):
+        raise InvalidInput(
+            f"The form field {FIELD!r} is text, not a file. With curl write {FIELD}=@photo.jpg, "
+            "with the @."
+        )
+
+
+def _from_json(body: bytes) -> list[Upload]:
+    try:
+        images = PredictBody.model_validate_json(body).images
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from error
+    return [
+        Upload(f"images[{index}]", _from_base64(text, index)) for index, text in enumerate(images)
+    ]
+
+
+def _from_base64(text: str, index: int) -> bytes:
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(
+            f"images[{index}] is not base64: {error}. Encode the file's bytes, for example with "
+            "`base64 -w0 photo.jpg`. Addresses are not fetched."
+        ) from error
+
+
+def decoded_batches(
+    uploads: Iterable[Upload], options: ServiceOptions
+) -> Iterator[list[Image.Image]]:
+    """Decode the uploads into batches of at most `max_pixels` pixels: memory stays bounded.
+
+    Raises:
+        InvalidInput: an upload is not an image that can be read; the message names it.
+    """
+    limits = ImageLimits(max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels)
+    batch: list[Image.Image] = []
+    pixels = 0
+    for upload in uploads:
+        image = _decode(upload, limits)
+        size = image.width * image.height
+        if batch and pixels + size > options.max_pixels:
+            yield batch
+            batch, pixels = [], 0
+        batch.append(image)
+        pixels += size
+    if batch:
+        yield batch
+
+
+def _decode(upload: Upload, limits: ImageLimits) -> Image.Image:
+    try:
+        return decode_image(upload.data, limits=limits)
+    except InvalidInput as error:
+        raise InvalidInput(f"Image {upload.name[:200]!r} cannot be used: {error}") from error

@@ -1,0 +1,95 @@
+"""Bounds that keep the service answering: request size and concurrent inference."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import Overloaded, PayloadTooLarge
+
+
+class InferenceLimiter:
+    """At most `concurrency` calls run, at most `waiting` wait, nobody waits for long."""
+
+    def __init__(self, concurrency: int, waiting: int, wait_seconds: float) -> None:
+        self._slots = threading.Semaphore(concurrency)
+        self._lock = threading.Lock()
+        self._capacity = concurrency + waiting
+        self._wait_seconds = wait_seconds
+        self._admitted = 0
+
+    @property
+    def admitted(self) -> int:
+        """Calls that run or wait now."""
+        return self._admitted
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new call would be turned away at once."""
+        return self._admitted >= self._capacity
+
+    def refuse_when_full(self) -> None:
+        """Raise `Overloaded` now rather than after reading an upload."""
+        if self.is_full:
+            raise Overloaded(
+                f"The service already runs or queues {self._capacity} inference requests, its "
+                "limit. Try again shortly."
+            )
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the inference slots, waiting for it in bounded company and time."""
+        with self._lock:
+            self.refuse_when_full()
+            self._admitted += 1
+        try:
+            if not self._slots.acquire(timeout=self._wait_seconds):
+                raise Overloaded(
+                    f"No inference slot became free within {self._wait_seconds:g} s. "
+                    "Try again shortly."
+                )
+            try:
+                yield
+            finally:
+                self._slots.release()
+        finally:
+            with self._lock:
+                self._admitted -= 1
+
+
+class BodyLimit:
+    """ASGI middleware: a body over `limit` bytes ends in 413 while it is being read.
+
+    The error is raised from `receive`, so it reaches the application's own handlers, and
+    a declared length over the limit is refused before the first byte is read.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a counting `receive`."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        seen = 0
+        declared = _declared_length(scope)
+
+        async def counted() -> Message:
+            nonlocal seen
+            if declared > self.limit:
+                raise PayloadTooLarge(self.limit)
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.limit:
+                raise PayloadTooLarge(self.limit)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def _declared_length(scope: Scope) -> int:
+    value = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(value) if value.isdigit() else 0

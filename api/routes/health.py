@@ -1,0 +1,37 @@
+"""Is the service up, is it ready, how is it doing."""
+
+from fastapi import APIRouter, Response
+
+from api.schemas import Health
+from api.service import ServiceDep
+from dncbm.errors import Unavailable
+
+router = APIRouter(tags=["health"])
+metrics_router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="The process answers")
+async def healthz() -> Health:
+    """`ok` as long as the process can answer at all."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", summary="Models are loaded and inference has room")
+async def readyz(service: ServiceDep) -> Health:
+    """`ready` when a prediction would be accepted now; 503 otherwise."""
+    models = [model.id for model in service.registry.models]
+    if not models:
+        raise Unavailable("No model is loaded. Start the service on a model directory.")
+    service.limiter.refuse_when_full()
+    return Health(status="ready", models=models)
+
+
+@metrics_router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
+async def metrics(service: ServiceDep) -> Response:
+    """Request counts and latencies by route, in the text exposition format."""
+    return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,99 @@
+"""Photos in, classes with named contributions out."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from api.images import Upload, decoded_batches, read_uploads
+from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
+from api.service import ModelDep, Nec, ServiceDep
+from dncbm.types import Prediction
+
+router = APIRouter(prefix="/v1/models", tags=["predictions"])
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "One photo, or the field repeated for several.",
+                        }
+                    },
+                }
+            },
+            "application/json": {"schema": PredictBody.model_json_schema()},
+        },
+    }
+}
+_EXAMPLE = {
+    "model": "clothing",
+    "predictions": [
+        {
+            "class": "Shoes",
+            "class_index": 4,
+            "probability": 0.93,
+            "logit": 6.25,
+            "bias": 0.25,
+            "remainder": 1.5,
+            "contributions": [
+                {"concept": 17, "name": "sneaker", "code": 2.0, "weight": 1.5, "contribution": 3.0},
+                {"concept": 99, "name": "lace", "code": 3.0, "weight": 0.5, "contribution": 1.5},
+            ],
+            "image": "photo.jpg",
+            "alternatives": [],
+        }
+    ],
+}
+_PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
+
+
+async def _uploads(request: Request, service: ServiceDep) -> list[Upload]:
+    service.limiter.refuse_when_full()  # before an upload is read that would be turned away
+    return await read_uploads(request, service.options)
+
+
+@router.post(
+    "/{model}/predict",
+    summary="Classify photos and explain the decisions",
+    openapi_extra=_BODY,
+    responses={
+        200: {"content": {"application/json": {"example": _EXAMPLE}}},
+        413: _PROBLEM | {"description": "The body is larger than the upload limit."},
+        415: _PROBLEM | {"description": "Neither multipart/form-data nor JSON."},
+        503: _PROBLEM | {"description": "All inference slots are busy; see Retry-After."},
+    },
+)
+def predict(
+    model: ModelDep,
+    service: ServiceDep,
+    uploads: Annotated[list[Upload], Depends(_uploads)],
+    nec: Nec = None,
+    top_contributions: Annotated[int, Query(ge=0, le=1000, description="Concepts listed.")] = 5,
+    top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
+) -> PredictAnswer:
+    """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly.
+
+    `curl -F image=@photo.jpg http://localhost:8000/v1/models/clothing/predict`
+    """
+    model.check_nec(nec)
+    rankings: list[list[Prediction]] = []
+    with service.limiter.slot():
+        for images in decoded_batches(uploads, service.options):
+            rankings += model.predictor.predict(
+                images, top_contributions=top_contributions, top_classes=top_classes, nec=nec
+            )
+    service.metrics.count_images(model.id, len(rankings))
+    return PredictAnswer(
+        model=model.id,
+        predictions=[
+            ImagePrediction.ranked(upload.name, ranking)
+            for upload, ranking in zip(uploads, rankings, strict=True)
+        ],
+    )

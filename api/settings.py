@@ -1,0 +1,57 @@
+"""Settings of the service, read from the environment (`DNCBM_*`) by `api.asgi` only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceOptions:
+    """What `create_app` needs to know, as plain values."""
+
+    max_upload_bytes: int = 20 * MEBIBYTE
+    """Largest request body; also the largest single image."""
+    max_pixels: int = 50_000_000
+    """Largest image, and the most pixels held in memory by one request."""
+    max_images: int = 32
+    """Most images in one request."""
+    concurrency: int = 2
+    """Inference calls that run at the same time."""
+    waiting: int = 16
+    """Inference calls that may wait for a turn; more are answered 503 at once."""
+    wait_seconds: float = 10.0
+    """Longest wait for a turn before 503."""
+    api_key: str | None = None
+    """When set, `/v1`, `/report` and `/metrics` ask for it in the header `X-API-Key`."""
+
+
+class Settings(BaseSettings):
+    """Environment variables of the service; a variable is the upper-case field after `DNCBM_`."""
+
+    model_config = SettingsConfigDict(env_prefix="DNCBM_", protected_namespaces=(), frozen=True)
+
+    model_dir: Path = Field(description="A model directory, or a folder that holds several.")
+    device: str = Field(default="auto", description="auto, cpu or cuda.")
+    max_upload_bytes: int = Field(default=ServiceOptions().max_upload_bytes, ge=1)
+    max_pixels: int = Field(default=ServiceOptions().max_pixels, ge=1)
+    max_images: int = Field(default=ServiceOptions().max_images, ge=1)
+    concurrency: int = Field(default=ServiceOptions().concurrency, ge=1, le=16)
+    waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
+    wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0)
+    api_key: SecretStr | None = Field(default=None, min_length=1)
+
+    def options(self) -> ServiceOptions:
+        """The part of the settings that the application itself uses."""
+        return ServiceOptions(
+            max_upload_bytes=self.max_upload_bytes,
+            max_pixels=self.max_pixels,
+            max_images=self.max_images,
+            concurrency=self.concurrency,
+            waiting=self.waiting,
+            wait_seconds=self.wait_seconds,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+        )

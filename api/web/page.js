@@ -1,0 +1,126 @@
+// The page: sends photos to the service and draws the answer. Text from the service or from file
+// names only ever becomes text nodes, never markup.
+
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const status = byId("status");
+const key = byId("key");
+
+const headers = () => (key && key.value ? { "X-API-Key": key.value } : {});
+
+function element(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function say(text, isError = false) {
+  status.textContent = text;
+  status.classList.toggle("error", isError);
+}
+
+function signed(value) {
+  return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+}
+
+function barRow(name, value, largest, quiet) {
+  const track = element("div", "track");
+  const bar = element("div", `bar ${value < 0 ? "against" : "for"}${quiet ? " quiet" : ""}`);
+  bar.style.width = `${(50 * Math.abs(value)) / largest}%`;
+  track.append(bar);
+  return [
+    element("span", `name${quiet ? " quiet" : ""}`, name),
+    track,
+    element("span", "value", signed(value)),
+  ];
+}
+
+function resultCard(prediction, file) {
+  const card = element("article", "panel result");
+  const left = element("div");
+  const picture = element("img");
+  picture.alt = "";
+  picture.src = URL.createObjectURL(file);
+  picture.onload = () => URL.revokeObjectURL(picture.src);
+  left.append(picture, element("p", "file", prediction.image));
+
+  const right = element("div");
+  const percent = (100 * prediction.probability).toFixed(1);
+  right.append(element("h3", "", `${prediction.class}, ${percent} %`));
+  if (prediction.alternatives.length) {
+    const others = prediction.alternatives.map(
+      (other) => `${other.class} ${(100 * other.probability).toFixed(1)} %`,
+    );
+    right.append(element("p", "file", `then ${others.join(", ")}`));
+  }
+  const rows = prediction.contributions.map((item) => [item.name, item.contribution, false]);
+  rows.push(["all other concepts", prediction.remainder, true]);
+  rows.push(["bias of the class", prediction.bias, true]);
+  const largest = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
+  const bars = element("div", "bars");
+  for (const [name, value, quiet] of rows) bars.append(...barRow(name, value, largest, quiet));
+  const total = element("div", "total");
+  total.append(element("span", "", "Sum = logit"), element("span", "number", signed(prediction.logit)));
+  right.append(bars, total);
+  card.append(left, right);
+  return card;
+}
+
+async function predict(files) {
+  const data = new FormData();
+  for (const file of files) data.append("image", file, file.name);
+  const query = new URLSearchParams({ top_contributions: "8", top_classes: "3" });
+  if (byId("nec").value) query.set("nec", byId("nec").value);
+  const address = `/v1/models/${encodeURIComponent(byId("model").value)}/predict?${query}`;
+  const response = await fetch(address, { method: "POST", body: data, headers: headers() });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail || response.statusText);
+  return answer.predictions;
+}
+
+async function submit(event) {
+  event.preventDefault();
+  const files = [...byId("image").files];
+  const button = form.querySelector("button");
+  button.disabled = true;
+  say("Working…");
+  try {
+    const predictions = await predict(files);
+    byId("results").replaceChildren(
+      ...predictions.map((prediction, index) => resultCard(prediction, files[index])),
+    );
+    say("");
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function fillSizes() {
+  const values = byId("model").selectedOptions[0].dataset.nec;
+  const options = [new Option("all", "")];
+  for (const value of values ? values.split(",") : []) options.push(new Option(value, value));
+  byId("nec").replaceChildren(...options);
+}
+
+function acceptDrops(zone, input) {
+  const mark = (on) => (event) => {
+    event.preventDefault();
+    zone.classList.toggle("over", on);
+  };
+  zone.addEventListener("dragover", mark(true));
+  zone.addEventListener("dragleave", mark(false));
+  zone.addEventListener("drop", (event) => {
+    mark(false)(event);
+    input.files = event.dataTransfer.files;
+  });
+}
+
+if (form) {
+  fillSizes();
+  byId("model").addEventListener("change", fillSizes);
+  form.addEventListener("submit", submit);
+  acceptDrops(byId("drop"), byId("image"));
+}

@@ -1,0 +1,72 @@
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.errors import Overloaded
+from api.limits import InferenceLimiter
+from tests.api.conftest import OPTIONS, build, client_for
+from tests.api.fakes import FakePredictor, photo
+
+URL = "/v1/models/clothing/predict"
+
+
+def test_overload_answers_503_at_once_and_recovers(
+    model_dir: Path, predictor: FakePredictor
+) -> None:
+    predictor.gate = threading.Event()
+    app = build(model_dir, predictor, replace(OPTIONS, concurrency=1, waiting=1))
+    limiter = app.state.service.limiter
+    with client_for(app) as client, ThreadPoolExecutor(2) as pool:
+
+        def post() -> Any:
+            return client.post(URL, files={"image": photo(1)})
+
+        held: list[Future[Any]] = [pool.submit(post)]
+        assert predictor.entered.acquire(timeout=20)
+        held.append(pool.submit(post))
+        while limiter.admitted < 2:
+            threading.Event().wait(0.005)
+        refused = post()
+        search = client.get("/v1/dictionaries/clothing/search", params={"text": "red"})
+        ready = client.get("/readyz")
+        alive = client.get("/healthz")
+        browse = client.get("/v1/dictionaries/clothing/concepts")
+        predictor.gate.set()
+        answers = [future.result(20) for future in held]
+        after = post()
+    for response in (refused, search, ready):
+        assert response.status_code == 503
+        assert response.json()["type"] == "urn:dncbm:problem:unavailable"
+        assert int(response.headers["retry-after"]) >= 1
+    assert alive.status_code == browse.status_code == 200
+    assert [response.status_code for response in (*answers, after)] == [200, 200, 200]
+    assert limiter.admitted == 0
+
+
+def test_a_wait_that_takes_too_long_ends() -> None:
+    limiter = InferenceLimiter(concurrency=1, waiting=1, wait_seconds=0.01)
+    with (
+        limiter.slot(),
+        pytest.raises(Overloaded, match=r"No inference slot became free within 0.01 s"),
+        limiter.slot(),
+    ):
+        pass
+    assert limiter.admitted == 0
+
+
+def test_a_failing_call_gives_its_slot_back() -> None:
+    limiter = InferenceLimiter(concurrency=1, waiting=0, wait_seconds=0)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="boom"), limiter.slot():
+            raise ValueError("boom")
+    assert not limiter.is_full
+
+
+def test_full_names_the_capacity() -> None:
+    limiter = InferenceLimiter(concurrency=1, waiting=0, wait_seconds=0)
+    with limiter.slot(), pytest.raises(Overloaded, match="runs or queues 1 inference"):
+        limiter.refuse_when_full()
