@@ -1,0 +1,1 @@
+"""Names for dictionary rows: vocabulary, word index, assignment, thresholds, the artifact."""

@@ -1,0 +1,187 @@
+"""Name(concept) = the word whose text embedding is nearest to the dictionary row.
+
+Source: Rao et al. 2024, "Discover-then-Name": argmax over words of the cosine. Added here:
+centring, a calibrated threshold, a margin, alternatives, groups and blocked words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dncbm.errors import InvalidInput
+from dncbm.naming.blocklist import default_blocklist
+from dncbm.naming.centring import centre_directions, centre_words
+from dncbm.naming.config import NamingConfig
+from dncbm.naming.index import WordIndex
+from dncbm.naming.quality import calibrated_threshold
+from dncbm.naming.vocabulary import Vocabulary, unit_rows
+from dncbm.types import ConceptName, ConceptStatus
+
+_RECALL_SAMPLE = 512
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Naming:
+    """Names of a dictionary and how they were decided."""
+
+    names: list[ConceptName]
+    threshold: float | None
+    """Least score of a name, or None without a threshold."""
+    index_recall: float
+    """Share of the true nearest words that the index finds; 1 for the exact index."""
+
+
+_Match = tuple[list[int], list[float], float]
+"""Of one concept: rows and scores of its best shown words, and its best blocked score."""
+
+
+def assign_names(
+    dictionary: Float[Tensor, "c d"],
+    vocabulary: Vocabulary,
+    *,
+    config: NamingConfig | None = None,
+    image_mean: Float[Tensor, "d"] | None = None,
+    encoder_fingerprint: str | None = None,
+) -> list[ConceptName]:
+    """One name per dictionary row; `name_dictionary` also tells the threshold."""
+    return name_dictionary(
+        dictionary,
+        vocabulary,
+        config=config,
+        image_mean=image_mean,
+        encoder_fingerprint=encoder_fingerprint,
+    ).names
+
+
+def name_dictionary(
+    dictionary: Float[Tensor, "c d"],
+    vocabulary: Vocabulary,
+    *,
+    config: NamingConfig | None = None,
+    image_mean: Float[Tensor, "d"] | None = None,
+    encoder_fingerprint: str | None = None,
+) -> Naming:
+    """One name per dictionary row, with the threshold that was used.
+
+    A concept under the threshold or margin is `unnamed`, or `blocked` where a blocked word
+    would have named it; its alternatives then begin with the best shown word.
+
+    Args:
+        dictionary: decoder rows, any length above 0.
+        vocabulary: words embedded by the encoder whose embeddings the dictionary explains.
+        config: options; None takes the defaults, `naming_preset("paper")` is the paper's rule.
+        image_mean: mean image embedding, used by `centring="words+directions"` only.
+        encoder_fingerprint: of the dictionary's encoder; checked where given.
+
+    Raises:
+        InvalidInput: another width than the vocabulary, rows that are not finite, or fewer
+            than 2 words left by the block list.
+        ArtifactMismatch: the vocabulary is of another encoder.
+    """
+    config = config or NamingConfig()
+    if encoder_fingerprint is not None:
+        vocabulary.require_encoder(encoder_fingerprint)
+    _require_width(dictionary, vocabulary)
+    directions = unit_rows(dictionary, "dictionary")
+    directions = centre_directions(directions, config.centring, image_mean)
+    words = centre_words(
+        unit_rows(vocabulary.embeddings, "word", vocabulary.words), config.centring
+    )
+    shown, hidden = _split_words(vocabulary, config.blocked_words)
+    index = WordIndex(words[shown], kind=config.index)
+    threshold = _threshold(directions, index, config)
+    matches = _matches(directions, index, words[hidden], config.alternatives + 1)
+    labels = [vocabulary.words[i] for i in shown.tolist()]
+    names = [
+        _decide(concept, match, labels, threshold, config) for concept, match in enumerate(matches)
+    ]
+    recall = index.recall(directions[:_RECALL_SAMPLE], config.alternatives + 1)
+    return Naming(names=_grouped(names), threshold=threshold, index_recall=recall)
+
+
+def _require_width(dictionary: Tensor, vocabulary: Vocabulary) -> None:
+    if len(dictionary) == 0:
+        raise InvalidInput("The dictionary has no concepts to name. Train it again.")
+    if dictionary.shape[1] != vocabulary.embeddings.shape[1]:
+        raise InvalidInput(
+            f"The dictionary has width {dictionary.shape[1]}, the vocabulary has width "
+            f"{vocabulary.embeddings.shape[1]}. Use a vocabulary of the same encoder."
+        )
+
+
+def _split_words(vocabulary: Vocabulary, extra: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Rows of the words that may be shown, and of those that the block lists hide."""
+    rules = default_blocklist().with_words(extra)
+    blocked = np.array([rules.blocks(word) for word in vocabulary.words])
+    if (~blocked).sum() < 2:
+        raise InvalidInput(
+            f"The block list leaves {(~blocked).sum()} of {len(blocked)} words; naming needs at "
+            "least 2. Block fewer words or add others."
+        )
+    return torch.from_numpy(np.flatnonzero(~blocked)), torch.from_numpy(np.flatnonzero(blocked))
+
+
+def _threshold(directions: Tensor, index: WordIndex, config: NamingConfig) -> float | None:
+    if config.false_name_rate is None:
+        return None
+    return calibrated_threshold(
+        directions,
+        index,
+        false_name_rate=config.false_name_rate,
+        count=config.null_directions,
+        seed=config.seed,
+    )
+
+
+def _matches(directions: Tensor, index: WordIndex, hidden: Tensor, count: int) -> list[_Match]:
+    """Per concept: rows and scores of its best words, and the score of its best hidden one."""
+    scores, rows = index.search(directions, count)
+    best_hidden = torch.full((len(directions),), -torch.inf)
+    if len(hidden):
+        blocks = [(block @ hidden.T).amax(dim=1) for block in directions.split(_BLOCK)]
+        best_hidden = torch.cat(blocks)
+    return list(zip(rows.tolist(), scores.tolist(), best_hidden.tolist(), strict=True))
+
+
+def _decide(
+    concept: int,
+    match: _Match,
+    labels: Sequence[str],
+    threshold: float | None,
+    config: NamingConfig,
+) -> ConceptName:
+    rows, scores, hidden = match
+    best, margin = scores[0], max(scores[0] - scores[1], 0.0)
+    limit = -1.1 if threshold is None else threshold
+    ranked = tuple(
+        (labels[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0
+    )
+    status: ConceptStatus = "named" if best >= limit and margin >= config.min_margin else "unnamed"
+    if status == "unnamed" and hidden > best and hidden >= limit:
+        status = "blocked"
+    named = status == "named"
+    return ConceptName(
+        concept=concept,
+        name=ranked[0][0] if named else f"concept {concept}",
+        score=best,
+        margin=margin,
+        alternatives=ranked[1:] if named else ranked[: config.alternatives],
+        status=status,
+        group=concept,
+    )
+
+
+def _grouped(names: Sequence[ConceptName]) -> list[ConceptName]:
+    """The same names, where concepts of one name share the lowest index among them."""
+    first: dict[str, int] = {}
+    for name in names:
+        if name.status == "named":
+            first.setdefault(name.name, name.concept)
+    return [
+        replace(name, group=first[name.name]) if name.status == "named" else name for name in names
+    ]

@@ -1,0 +1,65 @@
+"""Words that are never shown as the name of a concept."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_BREAKS = re.compile(r"[\s_\-/]+")
+_EDGES = "\"'.,;:!?()[]{}#*"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockList:
+    """Rules that hide words, stems of words and whole phrases, whatever their case."""
+
+    words: frozenset[str]
+    stems: tuple[str, ...]
+    phrases: frozenset[str]
+    exempt: frozenset[str]
+
+    def blocks(self, phrase: str) -> bool:
+        """Whether a token, a stem of one, or a phrase within `phrase` is on the list."""
+        tokens = [token.strip(_EDGES) for token in _BREAKS.split(phrase.casefold())]
+        if any(self._blocks_token(token) for token in tokens if token):
+            return True
+        padded = f" {' '.join(filter(None, tokens))} "
+        return any(f" {rule} " in padded for rule in self.phrases)
+
+    def _blocks_token(self, token: str) -> bool:
+        forms = {token, token.removesuffix("'s"), token.removesuffix("s")}
+        if token in self.exempt:
+            return False
+        return not forms.isdisjoint(self.words) or token.startswith(self.stems)
+
+    def with_words(self, extra: Iterable[str]) -> "BlockList":
+        """The list plus rules of the user, in the format of `parse_rules`."""
+        other = parse_rules(extra)
+        return BlockList(
+            words=self.words | other.words,
+            stems=(*self.stems, *other.stems),
+            phrases=self.phrases | other.phrases,
+            exempt=self.exempt | other.exempt,
+        )
+
+
+def parse_rules(rules: Iterable[str]) -> BlockList:
+    """Read rules: `word`, `stem*`, `two words`, `!exempt`; `#` begins a comment line."""
+    clean = [rule.strip().casefold() for rule in rules]
+    clean = [rule for rule in clean if rule and not rule.startswith("#")]
+    plain = [rule for rule in clean if not rule.startswith("!") and not rule.endswith("*")]
+    spaced = {rule: " ".join(filter(None, _BREAKS.split(rule))) for rule in plain}
+    return BlockList(
+        words=frozenset(rule for rule in spaced.values() if " " not in rule),
+        stems=tuple(rule[:-1] for rule in clean if rule.endswith("*") and len(rule) > 1),
+        phrases=frozenset(rule for rule in spaced.values() if " " in rule),
+        exempt=frozenset(rule[1:] for rule in clean if rule.startswith("!")),
+    )
+
+
+@cache
+def default_blocklist() -> BlockList:
+    """The list that ships with dncbm: slurs, sexual, violent and drug terms."""
+    text = files("vocab").joinpath("blocked.txt").read_text(encoding="utf-8")
+    return parse_rules(text.splitlines())

@@ -1,0 +1,1 @@
+"""Word lists that ship with dncbm; README.md states source, licence, count and SHA-256."""
