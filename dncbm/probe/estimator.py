@@ -15,7 +15,7 @@ from dncbm.probe.model import Probe
 from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
 
 
-class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):
     """Linear classifier over concept codes with few concepts per class.
 
     A drop-in last step of a Pipeline after `SparseAutoencoder`.
@@ -38,7 +38,7 @@ class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):  # type: igno
         metrics_: accuracies, NEC, NCC and calibration errors of the fit.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - scikit-learn wants every option here
         self,
         nec: int | None = None,
         *,
@@ -116,11 +116,13 @@ class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):  # type: igno
 
     def predict(self, X: Any) -> np.ndarray:
         """The class with the largest logit of each row."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Calibrated probabilities (n, k)."""
-        return softmax(self._logits(X) / self.temperature_)
+        logits = self._logits(X)
+        return softmax(logits / self.temperature_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

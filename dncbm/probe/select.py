@@ -25,6 +25,7 @@ RIDGE_STRENGTHS = tuple(float(value) for value in 10.0 ** np.arange(-1.5, -7.6, 
 """L2 penalties tried, strongest first, in units of the codes' total variance."""
 REFIT_STRENGTHS = (3e-3, 3e-4, 3e-5)
 _PATIENCE = 3
+_EXPLAINED = 0.99
 _DEFAULT_RIDGE = 3
 _CANDIDATE_FACTORS = (1.0, 1.5, 2.5, 4.0)
 
@@ -76,7 +77,10 @@ def best(candidates: Sequence[Candidate], default: int = 0) -> Candidate:
 def elastic_net_path(
     bench: Bench, design: Design, penalties: Iterable[float], l1_ratio: float, stop_at: float
 ) -> list[Candidate]:
-    """Warm-started fits from strong to weak penalty, until NEC exceeds `stop_at`."""
+    """Warm-started fits from strong to weak penalty, until NEC exceeds `stop_at`.
+
+    As in glmnet, the path also ends where nearly all of the training deviance is explained.
+    """
     every = list(penalties)
     path: list[Candidate] = []
     last = null_solution(design)
@@ -91,7 +95,7 @@ def elastic_net_path(
         path.append(candidate)
         last = candidate.solution
         bench.progress("probe path", index + 1, len(every))
-        if last.effective_concepts > stop_at:
+        if last.effective_concepts > stop_at or _explains_all(design, last):
             break
     return path
 
@@ -112,9 +116,17 @@ def ridge_path(bench: Bench, design: Design, label: str) -> list[Candidate]:
         path.append(candidate)
         last = candidate.solution
         bench.progress(f"probe dense ({label})", index + 1, len(RIDGE_STRENGTHS))
-        if _stalled(path) or (bench.validation is None and index == _DEFAULT_RIDGE):
+        done = _stalled(path) or _explains_all(design, last)
+        if done or (bench.validation is None and index == _DEFAULT_RIDGE):
             break
     return path
+
+
+def _explains_all(design: Design, solution: Solution) -> bool:
+    """The training labels are all but explained: weaker penalties only inflate weights."""
+    null = design.loss(np.tile(design.null_bias(), (design.num_rows, 1)))
+    loss = design.loss(design.logits(solution.weights, solution.bias))
+    return loss < (1.0 - _EXPLAINED) * null
 
 
 def _stalled(path: Sequence[Candidate]) -> bool:

@@ -213,8 +213,10 @@ def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Be
     design = Design.build(train.matrix, train.labels, num_classes, balanced=config.balanced)
     highest = design.max_penalty(config.l1_ratio)
     penalties = highest * config.path_ratio ** np.linspace(0, 1, config.path_points)
-    stop_at = _PATH_STOP_FACTOR * max(config.necs, default=design.num_columns)
-    path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
+    path: list[Candidate] = []
+    if config.necs:
+        stop_at = _PATH_STOP_FACTOR * max(config.necs)
+        path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
     dense = ridge_path(bench, design, "scaled") + ridge_path(bench, _raw(design, train), "raw")
     return best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
 
