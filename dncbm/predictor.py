@@ -111,12 +111,25 @@ class Predictor:
         Raises:
             InvalidInput: no image, a count below its minimum, or no head of that NEC.
         """
-        _require_at_least("top_contributions", top_contributions, 0)
-        _require_at_least("top_classes", top_classes, 1)
         if not images:
             raise InvalidInput("No image was given. Give at least one.")
-        probe = self.cbm.probe_for(nec)
         codes = self.encode(self.embed(images))
+        return self.predict_codes(
+            codes, top_contributions=top_contributions, top_classes=top_classes, nec=nec
+        )
+
+    def predict_codes(
+        self,
+        codes: Float[Tensor, "n c"],
+        *,
+        top_contributions: int = 5,
+        top_classes: int = 1,
+        nec: int | None = None,
+    ) -> list[list[Prediction]]:
+        """The last arrow of `predict`, for codes that are already there."""
+        _require_at_least("top_contributions", top_contributions, 0)
+        _require_at_least("top_classes", top_classes, 1)
+        probe = self.cbm.probe_for(nec)
         logits = probe.logits(codes)
         probabilities = (logits / self.cbm.temperature_for(nec)).softmax(dim=1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :top_classes].tolist()

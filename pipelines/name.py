@@ -3,18 +3,16 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from dncbm.artifacts import load_manifest, writing
-from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
-from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.errors import ArtifactError
 from dncbm.naming.assign import name_dictionary
 from dncbm.naming.config import naming_preset
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
@@ -33,7 +31,7 @@ from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.discover import train_rows
-from pipelines.embed import open_recipe_source
+from pipelines.photos import embedded_source, read_photo, records_by_row
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
@@ -128,14 +126,9 @@ def mean_embedding(embeddings: EmbeddingsArtifact, rows: np.ndarray) -> torch.Te
 
 def item_ids(embeddings: EmbeddingsArtifact, rows: np.ndarray) -> list[str]:
     """The id of the image behind each row."""
-    by_row = _records_by_row(embeddings)
+    by_row = records_by_row(embeddings)
     ids = embeddings.items["id"].to_pylist()
     return [ids[by_row[row]] for row in rows.tolist()]
-
-
-def _records_by_row(embeddings: EmbeddingsArtifact) -> dict[int, int]:
-    rows = embeddings.items["row"].to_pylist()
-    return {row: record for record, row in enumerate(rows) if row >= 0}
 
 
 def _thumbnails(
@@ -146,18 +139,13 @@ def _thumbnails(
     progress: Progress,
 ) -> Path | None:
     """A folder of small pictures `<row>.jpg` of the example images; None without the photos."""
-    try:
-        source = open_recipe_source(recipe)
-    except InvalidInput as error:
-        logger.warning("No thumbnails: %s", error)
-        return None
-    if source.fingerprint != embeddings.manifest.inputs["source"]:
-        logger.warning("No thumbnails: the photos have changed since they were embedded.")
+    source = embedded_source(recipe, embeddings)
+    if source is None:
         return None
     folder = workspace.root / ".work" / "thumbnails"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    by_row = _records_by_row(embeddings)
+    by_row = records_by_row(embeddings)
     rows = sorted(set(examples["row"].to_pylist()))
     jobs = [(source, by_row[row], folder / f"{row}.jpg") for row in rows]
     with ThreadPoolExecutor(max_workers=max(recipe.workers, 1)) as pool:
@@ -168,7 +156,7 @@ def _thumbnails(
 
 def _write_thumbnail(job: tuple[ImageSource, int, Path]) -> None:
     source, record, path = job
-    image: Any = decode_image(source.read(record))
+    image = read_photo(source, record)
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     with writing(path):
         image.save(path, quality=85)

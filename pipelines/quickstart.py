@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.table import Table
 
 from dncbm.data.concept_world import write_concept_world
@@ -18,15 +17,13 @@ from pipelines.console import stdout
 from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
 from pipelines.name import name_stage
+from pipelines.photos import sample_photos
 from pipelines.recipes import Recipe
 from pipelines.report import report_stage
 from pipelines.serialise import prediction_dict
 from pipelines.workspace import Stopwatch, Workspace
 
 logger = logging.getLogger(__name__)
-
-SAMPLE_PHOTOS = ("chelsea", "coffee", "astronaut", "rocket")
-"""Real photos inside the scikit-image package: a cat, a cup, a person, a rocket."""
 
 WORLD_SIZE = 128
 
@@ -84,16 +81,6 @@ def render_world(recipe: Recipe, root: Path) -> Recipe:
 def _sae_metrics(metrics: dict[str, Any], num_concepts: int) -> dict[str, Any]:
     wanted = ("unexplained_variance", "l0", "dead_fraction")
     return {name: metrics[name] for name in wanted} | {"num_concepts": num_concepts}
-
-
-def sample_photos() -> list[tuple[str, Image.Image]]:
-    """The photos that scikit-image ships, by name."""
-    from skimage import data
-
-    return [
-        (name, Image.fromarray(np.asarray(getattr(data, name)())).convert("RGB"))
-        for name in SAMPLE_PHOTOS
-    ]
 
 
 def explain_samples(predictor: Predictor) -> list[dict[str, Any]]:

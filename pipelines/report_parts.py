@@ -1,0 +1,223 @@
+"""The parts of a report, each from a predictor and codes to plain values."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from dncbm.encoders.cache import EmbeddingsArtifact
+from dncbm.predictor import Predictor
+from dncbm.probe.metrics import class_mean_codes, top_class_concepts
+from dncbm.report.data import (
+    AccuracyRow,
+    ClassExplanation,
+    ConceptCard,
+    LocalExplanation,
+    Metric,
+    Thumbnail,
+    WeightedConcept,
+)
+from dncbm.report.pictures import preview
+from pipelines.photos import embedded_source, read_photo, records_by_row, sample_photos
+from pipelines.recipes import Recipe
+
+GALLERY = 48
+THUMBNAILS = 6
+CLASSES_SHOWN = 20
+BARS = 8
+RIGHT_SHOWN, WRONG_SHOWN = 6, 4
+
+_BASELINES = {
+    "zero_shot": ("Zero-shot", "class names as text, no training"),
+    "linear_probe": ("Linear probe", "on the embeddings; what the encoder allows"),
+}
+_MEANINGS = {
+    "unexplained_variance": "share of the embeddings' variance that the codes lose; 0 is perfect",
+    "cosine": "mean cosine of an embedding and its reconstruction",
+    "l0": "concepts active per image",
+    "dead_fraction": "concepts active on no train image",
+    "dense_fraction": "concepts active on more than a tenth of the train images",
+}
+
+
+def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
+    """The baselines, the dense head and the heads of few concepts, by test accuracy."""
+    metrics = predictor.cbm.metrics
+    rows = []
+    for key, value in metrics["test_accuracy"].items():
+        if value is None:
+            continue
+        name, note = _BASELINES.get(key, _head_title(key))
+        rows.append(
+            AccuracyRow(
+                name=name,
+                note=note,
+                correct=round(value * total),
+                total=total,
+                effective_concepts=metrics["nec"].get("dense" if key == "dncbm" else key),
+                baseline=key in _BASELINES,
+            )
+        )
+    return rows
+
+
+def _head_title(key: str) -> tuple[str, str]:
+    if key == "dncbm":
+        return "DN-CBM, all concepts", "the dense head"
+    return f"DN-CBM, {key.removeprefix('nec')} concepts per class", ""
+
+
+def nec_curve(predictor: Predictor) -> list[tuple[int, float]]:
+    """Test accuracy of each sparse head by its effective concepts."""
+    accuracy = predictor.cbm.metrics["test_accuracy"]
+    points = [(nec, accuracy.get(f"nec{nec}")) for nec in sorted(predictor.cbm.nec_probes)]
+    return [(nec, value) for nec, value in points if value is not None]
+
+
+def sae_rows(metrics: dict[str, Any]) -> list[Metric]:
+    """The autoencoder's measurements with what they mean."""
+    return [
+        Metric(
+            name=name.replace("_", " "),
+            value=metrics[name],
+            meaning=meaning,
+            unit="%" if name.endswith("fraction") else "",
+        )
+        for name, meaning in _MEANINGS.items()
+        if name in metrics
+    ]
+
+
+def naming_rows(metrics: dict[str, Any]) -> list[Metric]:
+    """What the names are worth."""
+    return [
+        Metric(name="named", value=metrics["named_fraction"], unit="%",
+               meaning="concepts whose best word beats the calibrated threshold"),
+        Metric(name="different names", value=metrics["unique_names"]),
+        Metric(name="shared names", value=metrics["shared_fraction"], unit="%",
+               meaning="named concepts whose name another concept has too"),
+        Metric(name="mean score", value=metrics["mean_score"],
+               meaning="cosine of a concept and its best word"),
+        Metric(name="mean margin", value=metrics["mean_margin"],
+               meaning="distance to the second best word"),
+    ]  # fmt: skip
+
+
+def gallery(predictor: Predictor, codes: csr_matrix, labels: np.ndarray) -> list[ConceptCard]:
+    """The concepts that matter most for the decisions, named ones first."""
+    dictionary, classes = predictor.dictionary, len(predictor.classes)
+    weights = predictor.cbm.probe.weights.double().numpy()
+    mattering = np.abs(class_mean_codes(codes, labels, classes) * weights).sum(axis=0)
+    shown = [name for name in dictionary.names if name.status != "blocked"]
+    shown.sort(key=lambda name: (name.status != "named", -mattering[name.concept]))
+    density = dictionary.statistics["density"].to_pylist()
+    return [
+        ConceptCard(
+            name=name, density=density[name.concept], thumbnails=_pictures(predictor, name.concept)
+        )
+        for name in shown[:GALLERY]
+    ]
+
+
+def _pictures(predictor: Predictor, concept: int) -> list[Thumbnail]:
+    table = predictor.dictionary.examples
+    mine = table.filter(np.asarray(table["concept"]) == concept).slice(0, THUMBNAILS)
+    found = [
+        (predictor.dictionary.thumbnail(row), item)
+        for row, item in zip(mine["row"].to_pylist(), mine["item_id"].to_pylist(), strict=True)
+    ]
+    return [Thumbnail(image=path.read_bytes(), caption=item) for path, item in found if path]
+
+
+def class_explanations(
+    predictor: Predictor, codes: csr_matrix, labels: np.ndarray
+) -> list[ClassExplanation]:
+    """Per class: its largest class-mean centred codes, and the weights of a sparse head."""
+    heads = predictor.cbm.nec_probes
+    head = heads.get(10) or predictor.cbm.probe
+    weights = head.weights.double().numpy()
+    means = top_class_concepts(codes, labels, len(predictor.classes), top=BARS)
+    return [
+        ClassExplanation(
+            name=name,
+            images=int((labels == index).sum()),
+            concepts=_weighted(predictor, means[index].concepts, means[index].values),
+            weights=_largest(predictor, weights[index]),
+        )
+        for index, name in enumerate(predictor.classes[:CLASSES_SHOWN])
+    ]
+
+
+def _largest(predictor: Predictor, weights: np.ndarray) -> list[WeightedConcept]:
+    order = np.argsort(-np.abs(weights), kind="stable")[:BARS]
+    order = order[weights[order] != 0]
+    return _weighted(predictor, order, weights[order])
+
+
+def _weighted(
+    predictor: Predictor, concepts: np.ndarray, values: np.ndarray
+) -> list[WeightedConcept]:
+    names = predictor.dictionary.names
+    return [
+        WeightedConcept(concept=int(concept), name=names[concept].name, value=float(value))
+        for concept, value in zip(concepts, values, strict=True)
+    ]
+
+
+def local_explanations(
+    recipe: Recipe,
+    predictor: Predictor,
+    embeddings: EmbeddingsArtifact,
+    judged: tuple[np.ndarray, np.ndarray],
+    codes: csr_matrix,
+) -> list[LocalExplanation]:
+    """Right and wrong decisions on held-out photos, then the sample photos."""
+    rows, labels = judged
+    source = embedded_source(recipe, embeddings)
+    shown = []
+    if source is not None:
+        records = records_by_row(embeddings)
+        ids = embeddings.items["id"].to_pylist()
+        for position in _selection(predictor, codes, labels):
+            dense = torch.from_numpy(codes[position].toarray().astype(np.float32))
+            best, *others = predictor.predict_codes(dense, top_classes=3)[0]
+            record = records[int(rows[position])]
+            shown.append(
+                LocalExplanation(
+                    image=preview(read_photo(source, record)),
+                    title=ids[record],
+                    prediction=best,
+                    true_class=predictor.classes[labels[position]],
+                    alternatives=others,
+                )
+            )
+    return shown + _sample_explanations(predictor)
+
+
+def _selection(predictor: Predictor, codes: csr_matrix, labels: np.ndarray) -> list[int]:
+    """Some right decisions, of different classes, and some wrong ones."""
+    guesses = _guesses(predictor, codes)
+    right = np.flatnonzero(guesses == labels)
+    _, first = np.unique(labels[right], return_index=True)
+    wrong = np.flatnonzero(guesses != labels)
+    return [*right[first][:RIGHT_SHOWN].tolist(), *wrong[:WRONG_SHOWN].tolist()]
+
+
+def _guesses(predictor: Predictor, codes: csr_matrix) -> np.ndarray:
+    weights = predictor.cbm.probe.weights.double().numpy()
+    return (codes @ weights.T + predictor.cbm.probe.bias.double().numpy()).argmax(axis=1)
+
+
+def _sample_explanations(predictor: Predictor) -> list[LocalExplanation]:
+    photos = sample_photos()
+    predictions = predictor.predict([image for _, image in photos], top_classes=3)
+    return [
+        LocalExplanation(
+            image=preview(image),
+            title=f"{name} (a photo that is not of this data set)",
+            prediction=best,
+            alternatives=others,
+        )
+        for (name, image), (best, *others) in zip(photos, predictions, strict=True)
+    ]
