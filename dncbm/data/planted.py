@@ -96,8 +96,8 @@ def planted_embeddings(
     return embeddings, codes
 
 
-def match_dictionaries(found: Float[Tensor, "m d"], truth: Float[Tensor, "c d"]) -> Matching:
-    """How much of `truth` is in `found`, by Hungarian assignment on cosines.
+def match_dictionaries(found: Float[Tensor, "m e"], truth: Float[Tensor, "c d"]) -> Matching:
+    """How much of `truth` is in `found` (both of one width), by Hungarian assignment on cosines.
 
     Raises:
         InvalidInput: the widths differ.

@@ -1,10 +1,10 @@
 """The sparse autoencoder as a scikit-learn transformer."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -15,7 +15,7 @@ from dncbm.sae.train import train_sae
 _MAX_SEED = 2**31 - 1
 
 
-class SparseAutoencoder(TransformerMixin, BaseEstimator):
+class SparseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Embeddings in, sparse codes out: `fit(X)`, `transform(X)`, `inverse_transform(codes)`.
 
     Parameters
@@ -46,14 +46,15 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        num_concepts: int | None = None,
+        num_concepts: Any = None,
         *,
-        k: int | None = None,
-        preset: str = "default",
-        epochs: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "cpu",
+        k: Any = None,
+        preset: Any = "default",
+        epochs: Any = None,
+        random_state: Any = None,
+        device: Any = "cpu",
     ) -> None:
+        """Store settings unchecked; scikit-learn wants them checked by `fit`."""
         self.num_concepts = num_concepts
         self.k = k
         self.preset = preset
@@ -61,7 +62,7 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> "SparseAutoencoder":
         """Train on the rows of X; y is ignored."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         chosen = {"num_concepts": self.num_concepts, "k": self.k, "epochs": self.epochs}

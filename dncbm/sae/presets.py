@@ -83,11 +83,12 @@ def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     batch_size, epochs = _budget(num_rows)
+    # Coordinates of a unit row have size 1/sqrt(d); Adam moves each by about lr per step.
     return _topk(embed_dim, num_rows, concepts) | {
         "center": True,
         "scale": True,
         "init": "data",
-        "lr": 1e-3,
+        "lr": 0.09 / embed_dim**0.5,
         "schedule": "cosine",
         "warmup": 50,
     }

@@ -10,6 +10,7 @@ carry a leading component axis of size 1.
 
 import math
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +206,9 @@ def import_paper(path: Path) -> SaeModel:
         ArtifactError: missing, unreadable, or without the expected tensors.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: the result is checked below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ArtifactError(f"{path} cannot be read as a checkpoint: {error}.") from error
     names = ("encoder._weight", "encoder._bias", "decoder._weight", "tied_bias")

@@ -85,7 +85,7 @@ def train_sae(
     rows = as_rows(embeddings)
     _check_width(rows, config)
     statistics = input_statistics(rows, normalize=config.normalize)
-    run = _Run(rows, config, statistics, device)
+    run = TrainingRun(rows, config, statistics, device)
     identity = fingerprint([config.as_dict(), _describe(rows, statistics)])
     if checkpoint is not None:
         run.restore(checkpoint, identity)
@@ -98,7 +98,7 @@ def train_sae(
     return TrainedSae(model=model, metrics=evaluate_sae(model, rows), history=run.history)
 
 
-class _Run:
+class TrainingRun:
     """The state of one training run, all of which a checkpoint holds."""
 
     def __init__(
