@@ -1,0 +1,122 @@
+"""Bytes to RGB images, with a defined answer for every hostile or unusual file.
+
+EXIF rotation     applied                    CMYK, LAB, YCbCr   converted
+palette           converted                  alpha              composited on white
+16 bits           the upper 8 are kept       float              0..1 or clipped to 0..255
+animated          first frame                truncated, bomb, not an image: InvalidInput
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dncbm.errors import InvalidInput
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".avif"}
+)
+# Only raster formats that Pillow decodes by itself: EPS would start Ghostscript, for example.
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageLimits:
+    """What is refused before anything is decoded."""
+
+    max_bytes: int = 20 * 1024 * 1024
+    """Largest encoded file."""
+    max_pixels: int = 50_000_000
+    """Largest width times height."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise InvalidInput(
+                f"Image limits must be positive; got max_bytes={self.max_bytes}, "
+                f"max_pixels={self.max_pixels}."
+            )
+
+
+def decode_image(data: bytes, *, limits: ImageLimits | None = None) -> Image.Image:
+    """The picture in `data` as an upright RGB image.
+
+    Raises:
+        InvalidInput: empty, too large, not an image, truncated or damaged.
+    """
+    limits = limits or ImageLimits()
+    if not data:
+        raise InvalidInput("The image is empty (0 bytes).")
+    if len(data) > limits.max_bytes:
+        raise InvalidInput(
+            f"The image file has more than {limits.max_bytes:,} bytes, which is the limit. "
+            "Save it smaller."
+        )
+    image = _open(data, limits)
+    _check_size(image, limits)
+    try:
+        image.load()
+    # Pillow's decoders raise many kinds of error on damaged data; all mean the same here.
+    except Exception as error:
+        raise InvalidInput(f"The image is truncated or damaged: {error}.") from error
+    return _to_rgb(_upright(image))
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_available_formats())
+    except _BOMBS as error:
+        raise _too_many_pixels("far more", limits) from error
+    except Exception as error:
+        raise InvalidInput(
+            f"Not an image that can be read ({len(data):,} bytes beginning with {data[:8]!r}). "
+            "Use JPEG, PNG, WebP, GIF, BMP or TIFF."
+        ) from error
+
+
+def _available_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _check_size(image: Image.Image, limits: ImageLimits) -> None:
+    if image.width * image.height > limits.max_pixels:
+        raise _too_many_pixels(f"{image.width} x {image.height}", limits)
+
+
+def _too_many_pixels(found: str, limits: ImageLimits) -> InvalidInput:
+    return InvalidInput(
+        f"The image has {found} pixels; at most {limits.max_pixels:,} are decoded. Make it smaller."
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block does not spoil the pixels
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits: integers above 255 are 16-bit values, floats up to 1 are shares."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=255.0, neginf=0.0)
+    if image.mode == "F":
+        values = values * 255.0 if values.max() <= 1.0 else values
+    elif image.mode.startswith("I;16") or values.max() > 255:
+        values = np.floor(values / 256.0)
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

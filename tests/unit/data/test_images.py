@@ -1,0 +1,142 @@
+"""Every unusual picture has one defined answer; every hostile one a clear refusal."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dncbm.data.images import ImageLimits, decode_image
+from dncbm.errors import InvalidInput
+from tests.unit.data.pictures import encode, noise
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_lossless_pictures_come_back_pixel_by_pixel(kind: str) -> None:
+    image = noise(1)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    decoded = decode_image(encode(image, kind, **options))
+    assert decoded.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(image))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied_pixel_by_pixel(orientation: int) -> None:
+    upright = noise(2, width=6, height=4)
+    # The inverse of what a viewer must do, written out by hand for each of the 8 cases.
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = upright.transpose(turn[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(encode(stored, "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(upright))
+
+
+def test_alpha_is_composited_on_white() -> None:
+    pixels = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 0, 51]]], dtype=np.uint8)
+    decoded = np.asarray(decode_image(encode(Image.fromarray(pixels))))
+    np.testing.assert_allclose(decoded[0], [[200, 0, 0], [255, 255, 255], [244, 204, 204]], atol=1)
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "L", "1"])
+def test_grey_and_palette_become_rgb(mode: str) -> None:
+    image = noise(3).convert("L").convert(mode)
+    options = {"transparency": 0} if mode == "P" else {}
+    assert decode_image(encode(image, "PNG", **options)).mode == "RGB"
+
+
+def test_transparent_palette_colour_turns_white() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 1), 1)
+    decoded = decode_image(encode(image, "GIF", transparency=0))
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded.getpixel((1, 1)) == (200, 100, 50)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_the_upper_eight(kind: str) -> None:
+    values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
+    decoded = np.asarray(decode_image(encode(Image.fromarray(values), kind)))
+    np.testing.assert_array_equal(decoded[0, :, 0], [0, 0, 1, 128, 255])
+
+
+def test_float_grey_is_a_share_of_white() -> None:
+    values = np.array([[0.0, 0.5, 1.0, np.nan]], dtype=np.float32)
+    decoded = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF")))
+    np.testing.assert_allclose(decoded[0, :, 1], [0, 128, 255, 0], atol=1)
+
+
+def test_cmyk_jpeg_keeps_its_colour() -> None:
+    image = Image.new("RGB", (16, 16), (210, 40, 60)).convert("CMYK")
+    decoded = np.asarray(decode_image(encode(image, "JPEG", quality=95)), dtype=int)
+    assert np.abs(decoded - [210, 40, 60]).max() <= 6
+
+
+def test_animated_gif_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_truncated_pictures_are_refused(kind: str) -> None:
+    data = encode(noise(4, 64, 64), kind)
+    with pytest.raises(InvalidInput, match="truncated or damaged|Not an image"):
+        decode_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello, world", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_other_files_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidInput, match="Not an image that can be read"):
+        decode_image(data)
+
+
+def test_an_empty_file_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"empty \(0 bytes\)"):
+        decode_image(b"")
+
+
+def _png_claiming(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [8_000, 10_000, 60_000])
+def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
+    with pytest.raises(InvalidInput, match="pixels; at most 50,000,000 are decoded"):
+        decode_image(_png_claiming(side, side))
+
+
+def test_limits_are_the_callers() -> None:
+    data = encode(noise(5))
+    with pytest.raises(InvalidInput, match="more than 10 bytes"):
+        decode_image(data, limits=ImageLimits(max_bytes=10))
+    with pytest.raises(InvalidInput, match="24 x 20 pixels; at most 100"):
+        decode_image(data, limits=ImageLimits(max_pixels=100))
+    with pytest.raises(InvalidInput, match="must be positive"):
+        ImageLimits(max_bytes=0)
+
+
+def test_damaged_exif_does_not_spoil_the_pixels() -> None:
+    data = encode(noise(6), "JPEG", exif=b"Exif\x00\x00garbage")
+    assert decode_image(data).size == (24, 20)
+
+
+def test_decoding_leaves_no_open_file() -> None:
+    stream = io.BytesIO(encode(noise(7)))
+    decode_image(stream.getvalue()).load()
