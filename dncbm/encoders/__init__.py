@@ -1,0 +1,1 @@
+"""Image-text encoders and the embeddings that they give to whole sources."""

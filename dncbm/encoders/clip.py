@@ -1,0 +1,201 @@
+"""Image-text encoders: every open_clip model, and the bundled `mini`, behind one class."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, final
+
+import numpy as np
+import open_clip
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dncbm.encoders.preprocess import Preprocess, preprocess_config
+from dncbm.encoders.spec import EncoderSpec, fetching, parse_spec
+from dncbm.errors import InvalidInput, Unavailable, UnknownName
+
+_PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+_PROBE_TEXTS = ("a photo of a cat.", "Snow-covered mountains; 3 boats!")
+
+
+@final
+class Encoder:
+    """The image and text towers of one model, ready for inference.
+
+    Every method can be called from several threads.
+    """
+
+    spec: str
+    """What `load_encoder` was given."""
+    embed_dim: int
+    image_size: tuple[int, int]
+    """Height and width of the pixels that `encode_images` expects."""
+    fingerprint: str
+    """SHA-256 over configuration, weights and tokenizer; not over device and precision."""
+    device: str
+    precision: str
+    preprocess: Preprocess
+    """An RGB image to normalised pixels (3, h, w)."""
+
+    def __init__(
+        self, spec: str, model: nn.Module, tokenizer: Any, *,
+        fingerprint: str, device: str, precision: str,
+    ) -> None:  # fmt: skip
+        self.spec = spec
+        self.fingerprint = fingerprint
+        self.device = device
+        self.precision = precision
+        self.preprocess_config = preprocess_config(model)
+        self.preprocess = Preprocess(self.preprocess_config)
+        size = self.preprocess_config["size"]
+        self.image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self._model: Any = model.to(device).eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self.embed_dim = self._embed([""]).shape[1]
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Raw (not normalised) embeddings of preprocessed images, float32 on the CPU."""
+        if len(pixels) == 0:
+            return torch.zeros(0, self.embed_dim)
+        with self._autocast():
+            return self._model.encode_image(pixels.to(self.device)).float().cpu()
+
+    def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+        """Raw embeddings of RGB images, float32 on the CPU."""
+        resized = [self.preprocess.resize(image) for image in images]
+        if not resized:
+            return torch.zeros(0, self.embed_dim)
+        return self.encode_images(self.preprocess.normalise(torch.from_numpy(np.stack(resized))))
+
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        templates: Sequence[str] = ("{}",),
+        batch_size: int = 256,
+    ) -> Float[Tensor, "v d"]:
+        """Unit-norm text embeddings, float32 on the CPU.
+
+        Each text is put into every template at `{}`; the embeddings of the templates are
+        normalised, averaged and normalised again (Radford et al. 2021, prompt ensembling).
+
+        Raises:
+            InvalidInput: no template, one without `{}`, or a batch size below 1.
+        """
+        _check_templates(templates)
+        if batch_size < 1:
+            raise InvalidInput(f"batch_size is {batch_size}; it must be at least 1.")
+        total = torch.zeros(len(texts), self.embed_dim)
+        for template in templates:
+            filled = [template.replace("{}", text) for text in texts]
+            for start in range(0, len(filled), batch_size):
+                part = self._embed(filled[start : start + batch_size])
+                total[start : start + len(part)] += functional.normalize(part, dim=-1)
+        return functional.normalize(total, dim=-1)
+
+    @torch.inference_mode()
+    def _embed(self, texts: Sequence[str]) -> Float[Tensor, "v d"]:
+        tokens = self._tokenizer(list(texts)).to(self.device)
+        with self._autocast():
+            return self._model.encode_text(tokens).float().cpu()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = _PRECISIONS[self.precision]
+        if dtype is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    bad = [template for template in templates if "{}" not in template]
+    if bad or not templates:
+        raise InvalidInput(
+            f"Each template needs '{{}}' where the text goes; got {list(templates)!r}."
+        )
+
+
+def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """The encoder that `spec` names.
+
+    Args:
+        spec: `mini`, `ARCHITECTURE:TAG` (as open_clip lists them),
+            `ARCHITECTURE:/path/to/weights.safetensors`, `hf-hub:ORG/NAME` or
+            `local-dir:FOLDER`. An architecture alone stands for its only tag.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a GPU where there is one.
+        precision: `fp32`, `fp16`, `bf16`, or `auto`: fp16 on a GPU, fp32 elsewhere, where
+            results are repeatable bit by bit.
+
+    Raises:
+        UnknownName: unknown architecture, tag or precision; with the nearest names.
+        InvalidInput: a missing or unfitting checkpoint, or an unusable device.
+        Unavailable: weights that must be fetched, without a network.
+    """
+    resolved = parse_spec(spec)
+    device = _device(device)
+    precision = _precision(precision, device)
+    with fetching(resolved):
+        model = _create(resolved)
+        tokenizer = _create_tokenizer(resolved)
+        config = open_clip.get_model_config(resolved.model_name)
+    mark = _fingerprint(config, preprocess_config(model), model, tokenizer)
+    return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise Unavailable(
+            f"The device {name!r} cannot be used here: {str(error).splitlines()[0]} "
+            "Use cpu, or auto to take a GPU where there is one."
+        ) from error
+    return name
+
+
+def _precision(name: str, device: str) -> str:
+    if name == "auto":
+        return "fp16" if device.startswith("cuda") else "fp32"
+    if name not in _PRECISIONS:
+        raise UnknownName("precision", name, ["auto", *_PRECISIONS])
+    return name
+
+
+def _create(spec: EncoderSpec) -> nn.Module:
+    """The model in float32 on the CPU, with its weights: never with random ones."""
+    # A tag says how it was trained; with the other activation its weights are worthless.
+    tag = open_clip.get_pretrained_cfg(spec.model_name, spec.pretrained) if spec.is_tag else {}
+    return open_clip.create_model(
+        spec.model_name,
+        pretrained=spec.pretrained,
+        precision="fp32",
+        force_quick_gelu=bool(tag.get("quick_gelu", False)),
+        require_pretrained=True,
+        weights_only=True,
+    )
+
+
+def _create_tokenizer(spec: EncoderSpec) -> Any:
+    if spec.tokenizer_merges is None:
+        return open_clip.get_tokenizer(spec.model_name)
+    return open_clip.get_tokenizer(spec.model_name, bpe_path=str(spec.tokenizer_merges))
+
+
+def _fingerprint(
+    config: Any, preprocessing: dict[str, Any], model: nn.Module, tokenizer: Any
+) -> str:
+    """SHA-256 over configuration, every weight, and how two probe texts are tokenised."""
+    tokens = tokenizer(list(_PROBE_TEXTS)).tolist()
+    head = json.dumps([config, preprocessing, tokens], sort_keys=True, default=str)
+    digest = hashlib.sha256(head.encode())
+    for name, value in sorted(model.state_dict().items()):
+        data = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(data.view(torch.uint8).numpy())
+    return digest.hexdigest()

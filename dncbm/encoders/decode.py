@@ -1,0 +1,94 @@
+"""Reading and resizing images in worker processes, ahead of the encoder."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from dncbm.data.images import decode_image
+from dncbm.data.sources import ImageSource
+from dncbm.errors import DncbmError, Unavailable
+
+_log = logging.getLogger(__name__)
+_MAX_DEATHS = 3
+
+Resize = Callable[[Image.Image], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One record after decoding: pixels (h, w, 3), or the reason why there are none."""
+
+    index: int
+    pixels: np.ndarray | None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+
+class _Images(Dataset[Decoded]):
+    """The records of a source, decoded on demand; sent to worker processes."""
+
+    def __init__(self, source: ImageSource, resize: Resize) -> None:
+        self._source = source
+        self._resize = resize
+
+    def __getitem__(self, index: int) -> Decoded:
+        try:
+            image = decode_image(self._source.read(index))
+            return Decoded(index, self._resize(image), image.width, image.height)
+        except DncbmError as error:
+            return Decoded(index, None, error=str(error))
+        except Exception as error:  # one image never ends a run over millions
+            return Decoded(index, None, error=f"{type(error).__name__}: {error}")
+
+
+def decoded_batches(
+    source: ImageSource, resize: Resize, batches: Sequence[range], *, num_workers: int
+) -> Iterator[list[Decoded]]:
+    """The records of each batch, decoded, batch by batch in order.
+
+    A worker process that dies (killed for memory, crashed in a codec) is replaced and its
+    batch done again; the third death ends the run.
+
+    Raises:
+        Unavailable: workers keep dying.
+    """
+    images = _Images(source, resize)
+    done = deaths = 0
+    while done < len(batches):
+        try:
+            for batch in _loader(images, batches[done:], num_workers):
+                yield batch
+                done += 1
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            deaths += 1
+            _log.warning("A decoding worker died near record %d; restarting", batches[done].start)
+            if deaths >= _MAX_DEATHS:
+                raise Unavailable(
+                    f"Decoding workers died {deaths} times, last near record "
+                    f"{source.records[batches[done].start].path!r}: out of memory, or a picture "
+                    "that crashes its codec. Finished shards are kept: run again with fewer "
+                    "workers (0 decodes in the main process)."
+                ) from error
+
+
+def _loader(images: _Images, batches: Sequence[range], num_workers: int) -> DataLoader[Decoded]:
+    num_workers = min(num_workers, os.cpu_count() or 1)
+    # Arrays travel through pipes, not through /dev/shm, which is 64 MB in many containers.
+    return DataLoader(
+        images,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # leaves the global one alone
+        multiprocessing_context="fork" if num_workers else None,
+        prefetch_factor=2 if num_workers else None,
+    )
