@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dncbm.errors import UnknownName
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import EmbeddingRows, InputStatistics
 
@@ -42,23 +41,17 @@ def set_standardization(
 def initialize(
     model: SaeModel, rows: EmbeddingRows, *, init: Init, generator: torch.Generator
 ) -> None:
-    """Overwrite all parameters; standardisation must be set before.
-
-    Raises:
-        UnknownName: no such `init`.
-    """
+    """Overwrite all parameters; standardisation must be set before."""
     model.pre_bias.zero_()
     if init in ("paper", "kaiming"):
         _uniform(model, generator, paper=init == "paper")
-    elif init in ("tied", "data"):
-        directions = _random_directions(model, generator)
-        if init == "data":
-            directions = _data_directions(model, rows, directions, generator)
-        model.dictionary.copy_(directions)
-        model.encoder_weight.copy_(directions)
-        model.encoder_bias.zero_()
-    else:
-        raise UnknownName("init", init, ("paper", "kaiming", "tied", "data"))
+        return
+    directions = _random_directions(model, generator)
+    if init == "data":
+        directions = _data_directions(model, rows, directions, generator)
+    model.dictionary.copy_(directions)
+    model.encoder_weight.copy_(directions)
+    model.encoder_bias.zero_()
 
 
 def _uniform(model: SaeModel, generator: torch.Generator, *, paper: bool) -> None:

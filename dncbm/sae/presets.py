@@ -69,7 +69,7 @@ def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     return {
         "num_concepts": concepts,
         "activation": "topk",
-        "k": min(32, concepts),
+        "k": _codes_per_row(concepts),
         "init": "tied",
         "reduction": "mean",
         "aux_weight": 1 / 32,
@@ -92,6 +92,11 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
         "schedule": "cosine",
         "warmup": 50,
     }
+
+
+def _codes_per_row(concepts: int) -> int:
+    """A sixteenth of the dictionary, from 8 to 32: concepts of small ones stay sparse too."""
+    return min(concepts, max(8, min(32, concepts // 16)))
 
 
 def _budget(num_rows: int, steps: int = 2000) -> tuple[int, int]:

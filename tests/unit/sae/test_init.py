@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from dncbm.errors import UnknownName
 from dncbm.sae.activations import ReLU
 from dncbm.sae.init import initialize, set_standardization
 from dncbm.sae.model import SaeModel
@@ -66,8 +65,3 @@ def test_standardisation() -> None:
         model, input_statistics(as_rows(x[:1].expand(5, 16))), center=True, scale=True
     )
     assert torch.isfinite(model.standardize(x)).all()
-
-
-def test_unknown_init_is_refused() -> None:
-    with pytest.raises(UnknownName, match="Unknown init 'dat'"):
-        _initialized("dat", torch.randn(10, 16))
