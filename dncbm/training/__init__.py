@@ -1,0 +1,1 @@
+"""What every learning room shares: schedules, seeds and resumable checkpoints."""
