@@ -22,10 +22,15 @@ class BlockList:
     def blocks(self, phrase: str) -> bool:
         """Whether a token, a stem of one, or a phrase within `phrase` is on the list."""
         tokens = [token.strip(_EDGES) for token in _BREAKS.split(phrase.casefold())]
-        if any(self._blocks_token(token) for token in tokens if token):
+        tokens = [token for token in tokens if token]
+        if any(self._blocks_token(token) for token in tokens):
             return True
-        padded = f" {' '.join(filter(None, tokens))} "
-        return any(f" {rule} " in padded for rule in self.phrases)
+        parts = (
+            " ".join(tokens[start:end])
+            for start in range(len(tokens) - 1)
+            for end in range(start + 2, len(tokens) + 1)
+        )
+        return any(part in self.phrases for part in parts)
 
     def _blocks_token(self, token: str) -> bool:
         forms = {token, token.removesuffix("'s"), token.removesuffix("s")}

@@ -6,17 +6,15 @@ takes part in every cosine and favours the same few words. Subtracting the mean 
 what tells words apart (SpLiCE does so; the DN-CBM paper does not).
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-Centring = Literal["none", "words", "words+directions"]
+CENTRINGS = ("none", "words", "words+directions")
 
 
-def centre_words(embeddings: Float[Tensor, "v d"], centring: Centring) -> Float[Tensor, "v d"]:
+def centre_words(embeddings: Float[Tensor, "v d"], centring: str) -> Float[Tensor, "v d"]:
     """Unit-norm word embeddings, after their mean is taken off where `centring` says so.
 
     A word that coincides with the mean keeps its original direction.
@@ -30,7 +28,7 @@ def centre_words(embeddings: Float[Tensor, "v d"], centring: Centring) -> Float[
 
 
 def centre_directions(
-    directions: Float[Tensor, "c d"], centring: Centring, image_mean: Float[Tensor, "d"] | None
+    directions: Float[Tensor, "c d"], centring: str, image_mean: Float[Tensor, "d"] | None
 ) -> Float[Tensor, "c d"]:
     """Unit-norm directions; `words+directions` takes out their part along the image mean.
 

@@ -4,15 +4,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dncbm.errors import InvalidInput, UnknownName
-from dncbm.naming.centring import Centring
-from dncbm.naming.index import IndexKind
+from dncbm.naming.centring import CENTRINGS
+from dncbm.naming.index import INDEX_KINDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamingConfig:
     """Options of `assign_names`; the defaults are the `default` preset."""
 
-    centring: Centring = "words"
+    centring: str = "words"
     """`none` (the paper), `words` (subtract the mean word), `words+directions` (also remove
     the part of each direction that lies along the image mean)."""
     false_name_rate: float | None = 0.05
@@ -24,7 +24,7 @@ class NamingConfig:
     """Next best words kept per concept."""
     blocked_words: tuple[str, ...] = ()
     """Rules of the user besides the list that ships: `word`, `stem*`, `two words`."""
-    index: IndexKind = "exact"
+    index: str = "exact"
     """`approximate` for vocabularies far beyond 100,000 words."""
     null_directions: int = 2000
     """Random directions from which the threshold is calibrated."""
@@ -32,8 +32,10 @@ class NamingConfig:
     """Of the random directions."""
 
     def __post_init__(self) -> None:
-        if self.centring not in ("none", "words", "words+directions"):
-            raise UnknownName("centring", self.centring, ("none", "words", "words+directions"))
+        if self.centring not in CENTRINGS:
+            raise UnknownName("centring", self.centring, CENTRINGS)
+        if self.index not in INDEX_KINDS:
+            raise UnknownName("index", self.index, INDEX_KINDS)
         rate = self.false_name_rate
         if rate is not None and not 0.0 < rate < 1.0:
             raise InvalidInput(

@@ -23,13 +23,13 @@ CONCEPTS = "concepts.parquet"
 EXAMPLES = "examples.parquet"
 THUMBNAILS = "thumbnails"
 
-_WORD = pa.struct([("name", pa.string()), ("score", pa.float32())])
+_WORD = pa.struct([("name", pa.string()), ("score", pa.float64())])
 NAME_SCHEMA = pa.schema(
     [
         ("concept", pa.int32()),
         ("name", pa.string()),
-        ("score", pa.float32()),
-        ("margin", pa.float32()),
+        ("score", pa.float64()),
+        ("margin", pa.float64()),
         ("alternatives", pa.list_(_WORD)),
         ("status", pa.string()),
         ("group", pa.int32()),

@@ -1,6 +1,6 @@
 """Nearest words by inner product, on FAISS."""
 
-from typing import Any, Literal
+from typing import Any
 
 import faiss
 import numpy as np
@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, UnknownName
 
-IndexKind = Literal["exact", "approximate"]
+INDEX_KINDS = ("exact", "approximate")
 _QUERIES = 1024
 _SPARE = 8
 _HNSW_LINKS = 32
@@ -25,9 +25,9 @@ class WordIndex:
     is for vocabularies far beyond 100,000 words; `recall` measures what it misses.
     """
 
-    def __init__(self, embeddings: Float[Tensor, "v d"], *, kind: IndexKind = "exact") -> None:
-        if kind not in ("exact", "approximate"):
-            raise InvalidInput(f"Index kind {kind!r} is unknown. Use 'exact' or 'approximate'.")
+    def __init__(self, embeddings: Float[Tensor, "v d"], *, kind: str = "exact") -> None:
+        if kind not in INDEX_KINDS:
+            raise UnknownName("index", kind, INDEX_KINDS)
         self.embeddings = embeddings.detach().to("cpu", torch.float32).contiguous()
         self.kind = kind
         self._index = _build(self.embeddings.numpy(), kind)
@@ -82,7 +82,7 @@ class WordIndex:
         return float(hits.double().mean())
 
 
-def _build(embeddings: np.ndarray, kind: IndexKind) -> Any:
+def _build(embeddings: np.ndarray, kind: str) -> Any:
     width = embeddings.shape[1]
     index: Any
     if kind == "exact":

@@ -1,0 +1,46 @@
+import json
+from typing import Any
+
+import pytest
+
+from dncbm.errors import InvalidInput, UnknownName
+from dncbm.naming.config import PRESETS, NamingConfig, naming_preset
+
+
+def test_paper_preset_is_the_bare_rule() -> None:
+    paper = naming_preset("paper")
+    assert (paper.centring, paper.false_name_rate, paper.min_margin) == ("none", None, 0.0)
+    assert naming_preset("default") == NamingConfig()
+    assert naming_preset("paper", alternatives=3).alternatives == 3
+    assert naming_preset("default", blocked_words=("gun*",)).blocked_words == ("gun*",)
+
+
+def test_options_are_json(tmp_path: Any) -> None:
+    for config in PRESETS.values():
+        values = json.loads(json.dumps(config.as_dict()))
+        values["blocked_words"] = tuple(values["blocked_words"])
+        assert NamingConfig(**values) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"centring": "image"}, "Unknown centring 'image'"),
+        ({"false_name_rate": 0.0}, "false_name_rate is 0.0; it must lie between 0 and 1"),
+        ({"false_name_rate": float("nan")}, "false_name_rate is nan"),
+        ({"alternatives": 0}, r"alternatives is 0 \(at least 1\)"),
+        ({"null_directions": 5}, r"null_directions is\s+5 \(at least 100\)"),
+        ({"min_margin": -0.1}, r"min_margin is -0.1 \(at least 0\)"),
+        ({"index": "annoy"}, "Unknown index 'annoy'"),
+    ],
+)
+def test_options_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        NamingConfig(**values)
+
+
+def test_unknown_presets_and_options() -> None:
+    with pytest.raises(UnknownName, match=r"Unknown naming preset 'papre'. Nearest .*: paper"):
+        naming_preset("papre")
+    with pytest.raises(UnknownName, match="Unknown naming option 'threshold'"):
+        naming_preset("paper", threshold=1)
