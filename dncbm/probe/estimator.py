@@ -79,9 +79,9 @@ class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):
 
     def _config(self) -> ProbeConfig:
         return ProbeConfig(
-            solver=self.solver,  # type: ignore[arg-type]
+            solver=self.solver,
             necs=() if self.nec is None else (self.nec,),
-            truncation=self.truncation,  # type: ignore[arg-type]
+            truncation=self.truncation,
             l1_ratio=self.l1_ratio,
             balanced=self.balanced,
             validation_fraction=self.validation_fraction,

@@ -12,7 +12,7 @@ direction of non-negative codes would otherwise make them slow.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,7 +48,7 @@ class Design:
         *,
         scale: Float[np.ndarray, " c"] | None = None,
         balanced: bool = False,
-    ) -> Self:
+    ) -> "Design":
         """A design with the given column scale (default: root mean square of each column)."""
         columns = column_rms(matrix) if scale is None else scale
         return cls(

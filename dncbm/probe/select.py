@@ -18,7 +18,7 @@ from dncbm.probe.solvers import (
     solve_ridge,
 )
 from dncbm.probe.splits import Split
-from dncbm.probe.truncation import TruncationScope, largest_weights, refit
+from dncbm.probe.truncation import largest_weights, refit
 from dncbm.training.progress import Progress
 
 RIDGE_STRENGTHS = tuple(float(value) for value in 10.0 ** np.arange(-1.5, -7.6, -0.5))
@@ -140,9 +140,7 @@ def _stalled(path: Sequence[Candidate]) -> bool:
     )
 
 
-def nec_head(
-    bench: Bench, sources: Sequence[Candidate], nec: int, scope: TruncationScope
-) -> Candidate:
+def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -> Candidate:
     """The best head with `nec` concepts per class, cut from one of several fits and refitted."""
     heads = []
     for source in sources:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 
@@ -36,12 +36,11 @@ from dncbm.probe.select import (
 )
 from dncbm.probe.solvers import Solution, SolverOptions, null_solution
 from dncbm.probe.splits import HoldOut, Split, Splits, prepare_splits
-from dncbm.probe.truncation import TruncationScope, check_nec, to_probe
+from dncbm.probe.truncation import TRUNCATIONS, check_nec, to_probe
 from dncbm.training.progress import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-SolverName = Literal["elastic-net", "paper"]
 SOLVERS = ("elastic-net", "paper")
 DENSE = "dense"
 _PATH_STOP_FACTOR = 4.0
@@ -52,11 +51,11 @@ _PATH_STOP_FACTOR = 4.0
 class ProbeConfig:
     """How to train the bottleneck's head."""
 
-    solver: SolverName = "elastic-net"
+    solver: str = "elastic-net"
     """`elastic-net`: convex, exact zeros. `paper`: bias-free, Adam, no zeros."""
     necs: Sequence[int] = (5, 10, 15, 20, 25, 30)
     """Wanted numbers of concepts per class; one head is stored for each."""
-    truncation: TruncationScope = "class"
+    truncation: str = "class"
     """`class`: each class gets the number; `global`: it is an average over classes."""
     l1_ratio: float = 0.99
     """Share of L1 in the elastic net, in (0, 1]."""
@@ -68,7 +67,7 @@ class ProbeConfig:
     """Weigh classes equally instead of images."""
     validation_fraction: float = 0.1
     """Share of the training rows held out where no validation split is given."""
-    precision: Literal["float64", "float32"] = "float64"
+    precision: str = "float64"
     """Arithmetic of the convex solvers."""
     tolerance: float = 1e-2
     """Largest violation of the optimality conditions, as a share of the penalty."""
@@ -89,8 +88,8 @@ class ProbeConfig:
         """Refuse settings that cannot train."""
         if self.solver not in SOLVERS:
             raise UnknownName("solver", self.solver, SOLVERS)
-        if self.truncation not in ("class", "global"):
-            raise UnknownName("truncation", self.truncation, ("class", "global"))
+        if self.truncation not in TRUNCATIONS:
+            raise UnknownName("truncation", self.truncation, TRUNCATIONS)
         if self.precision not in ("float32", "float64"):
             raise UnknownName("precision", self.precision, ("float32", "float64"))
         object.__setattr__(self, "necs", tuple(self.necs))
@@ -118,7 +117,7 @@ class ProbeConfig:
         return HoldOut(fraction=self.validation_fraction, seed=self.seed)
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def _check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:
     if not low <= value <= high:
         raise InvalidInput(f"{name} must lie in [{low:g}, {high:g}], got {value}.")
 

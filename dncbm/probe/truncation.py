@@ -5,7 +5,6 @@ average; the default here cuts per class, which gives every class the same short
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from dncbm.probe.matrix import (
 from dncbm.probe.model import Probe
 from dncbm.probe.solvers import Solution, SolverOptions, null_solution, solve_ridge
 
-TruncationScope = Literal["class", "global"]
+TRUNCATIONS = ("class", "global")
 
 
 def check_nec(necs: Sequence[int]) -> None:
@@ -37,7 +36,7 @@ def check_nec(necs: Sequence[int]) -> None:
 
 
 def largest_weights(
-    weights: Float[np.ndarray, "c k"], nec: int, scope: TruncationScope = "class"
+    weights: Float[np.ndarray, "c k"], nec: int, scope: str = "class"
 ) -> Bool[np.ndarray, "c k"]:
     """Mark the `nec` largest absolute non-zero weights of each class, or `nec * k` overall.
 
@@ -87,7 +86,7 @@ def truncate_to_nec(
     codes: Codes,
     labels: Labels,
     *,
-    scope: TruncationScope = "class",
+    scope: str = "class",
     penalty: float = 1e-4,
     refit_weights: bool = True,
 ) -> Probe:

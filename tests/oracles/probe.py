@@ -1,0 +1,106 @@
+"""Slow, plain versions of the probe room's formulas, in float64 and with loops."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+
+def elastic_net_objective(x, y, weights, bias, penalty, l1_ratio):
+    """Mean cross entropy plus elastic net; `x` already scaled, `weights` (c, k)."""
+    total = 0.0
+    for row, label in zip(x, y, strict=True):
+        logits = [
+            bias[k] + sum(row[c] * weights[c, k] for c in range(len(row))) for k in range(len(bias))
+        ]
+        peak = max(logits)
+        total += peak + math.log(sum(math.exp(value - peak) for value in logits)) - logits[label]
+    l1 = sum(abs(value) for value in weights.ravel())
+    l2 = sum(value * value for value in weights.ravel())
+    return total / len(y) + penalty * (l1_ratio * l1 + 0.5 * (1 - l1_ratio) * l2)
+
+
+def numeric_gradient(function, point, step=1e-6):
+    """Central differences of a scalar function of an array."""
+    slopes = np.zeros_like(point)
+    for index in np.ndindex(point.shape):
+        up, down = point.copy(), point.copy()
+        up[index] += step
+        down[index] -= step
+        slopes[index] = (function(up) - function(down)) / (2 * step)
+    return slopes
+
+
+def proximal_by_search(value, step, penalty, l1_ratio):
+    """argmin_w (w - value)**2 / (2 step) + penalty(w), by ternary search (convex)."""
+
+    def cost(w):
+        net = penalty * (l1_ratio * abs(w) + 0.5 * (1 - l1_ratio) * w * w)
+        return (w - value) ** 2 / (2 * step) + net
+
+    low, high = -abs(value) - 1.0, abs(value) + 1.0
+    for _ in range(300):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, b) if cost(a) < cost(b) else (a, high)
+    return (low + high) / 2
+
+
+def largest_per_class(weights, nec):
+    """Mark the nec largest absolute non-zero weights of each column of (c, k)."""
+    keep = np.zeros(weights.shape, dtype=bool)
+    for k in range(weights.shape[1]):
+        ranked = sorted(range(weights.shape[0]), key=lambda c: (-abs(weights[c, k]), c))
+        for c in ranked[:nec]:
+            keep[c, k] = weights[c, k] != 0
+    return keep
+
+
+def calibration_error(probabilities, labels, bins):
+    """Expected calibration error, bin by bin."""
+    rows = [
+        (float(max(p)), int(np.argmax(p)) == y) for p, y in zip(probabilities, labels, strict=True)
+    ]
+    error = 0.0
+    for index in range(bins):
+        low, high = index / bins, (index + 1) / bins
+        inside = [row for row in rows if low < row[0] <= high]
+        if inside:
+            confidence = sum(row[0] for row in inside) / len(inside)
+            accuracy = sum(row[1] for row in inside) / len(inside)
+            error += len(inside) / len(rows) * abs(confidence - accuracy)
+    return error
+
+
+def concepts_for_share(contributions, share):
+    """Fewest contributions that hold a share of the absolute mass, adding one at a time."""
+    masses = sorted((abs(float(value)) for value in contributions), reverse=True)
+    total, held, count = sum(masses), 0.0, 0
+    while held < share * total * (1 - 1e-12):
+        held += masses[count]
+        count += 1
+    return count
+
+
+def exact_logit(codes, weights, bias):
+    """The logit as a fraction: no rounding at all."""
+    parts = zip(codes.tolist(), weights.tolist(), strict=True)
+    return Fraction(bias) + sum(Fraction(code) * Fraction(weight) for code, weight in parts)
+
+
+def adam_steps(x, y, weights, batches, learning_rate, sparsity):
+    """The paper's probe by hand: cross entropy + sparsity * mean|w|, Adam 0.9 / 0.999 / 1e-8."""
+    w = weights.astype(np.float64).copy()
+    first, second = np.zeros_like(w), np.zeros_like(w)
+    for step, batch in enumerate(batches, start=1):
+        slopes = sparsity * np.sign(w) / w.size
+        for i in batch:
+            logits = w @ x[i]
+            p = np.exp(logits - logits.max())
+            p /= p.sum()
+            p[y[i]] -= 1.0
+            slopes += np.outer(p, x[i]) / len(batch)
+        first = 0.9 * first + 0.1 * slopes
+        second = 0.999 * second + 0.001 * slopes**2
+        size = np.sqrt(second / (1 - 0.999**step)) + 1e-8
+        w -= learning_rate * first / (1 - 0.9**step) / size
+    return w

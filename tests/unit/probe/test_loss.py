@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from dncbm.probe.loss import (
+    Design,
+    kkt_violations,
+    penalty_value,
+    soft_threshold,
+    unscale,
+)
+from dncbm.probe.matrix import code_matrix
+from tests.oracles import probe as oracle
+from tests.unit.probe.conftest import make_codes
+
+
+def make_design(*, sparse, balanced=False):
+    codes, labels = make_codes(24, c=6, k=3, active=2)
+    labels = np.where(labels == 2, np.arange(24) % 2, labels)
+    labels[:5] = 2
+    matrix = sp.csr_array(codes.astype(np.float64)) if sparse else codes.astype(np.float64)
+    return Design.build(matrix, labels, 3, balanced=balanced), codes, labels
+
+
+@pytest.fixture
+def point(rng):
+    return rng.standard_normal((6, 3)), rng.standard_normal(3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_objective_matches_the_loop(sparse, point):
+    design, codes, labels = make_design(sparse=sparse)
+    weights, bias = point
+    value = design.loss(design.logits(weights, bias)) + penalty_value(weights, 0.3, 0.7)
+    _, raw_bias = unscale(design, weights, bias)
+    truth = oracle.elastic_net_objective(codes / design.scale, labels, weights, raw_bias, 0.3, 0.7)
+    assert value == pytest.approx(truth, rel=1e-12)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_gradient_matches_differences(sparse, balanced, point):
+    design, _, _ = make_design(sparse=sparse, balanced=balanced)
+    weights, bias = point
+    by_weight, by_bias = design.gradient(weights, bias)
+    numeric = oracle.numeric_gradient(lambda w: design.loss(design.logits(w, bias)), weights)
+    np.testing.assert_allclose(by_weight, numeric, atol=1e-8)
+    numeric = oracle.numeric_gradient(lambda b: design.loss(design.logits(weights, b)), bias)
+    np.testing.assert_allclose(by_bias, numeric, atol=1e-8)
+
+
+def test_loss_and_slopes_agree_with_loss(point):
+    design, _, _ = make_design(sparse=True, balanced=True)
+    logits = design.logits(*point)
+    assert design.loss_and_slopes(logits)[0] == pytest.approx(design.loss(logits), rel=1e-13)
+
+
+def test_balanced_weighs_classes_equally():
+    design, _, labels = make_design(sparse=False, balanced=True)
+    totals = np.bincount(labels, design.example_weights)
+    np.testing.assert_allclose(totals, 24 / 3)
+
+
+def test_exported_weights_give_the_same_logits_on_raw_codes(point):
+    design, codes, _ = make_design(sparse=True)
+    weights, bias = unscale(design, *point)
+    np.testing.assert_allclose(codes @ weights.T + bias, design.logits(*point), atol=1e-12)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("value", [-3.0, -0.2, 0.0, 0.3, 2.0])
+def test_proximal_step_minimises_its_definition(value, l1_ratio):
+    found = soft_threshold(np.array([[value]]), 0.7, 0.5, l1_ratio)[0, 0]
+    assert found == pytest.approx(oracle.proximal_by_search(value, 0.7, 0.5, l1_ratio), abs=1e-6)
+
+
+def test_kkt_is_zero_inside_the_subdifferential_only():
+    weights = np.array([[0.0, 0.0, 2.0, -1.0]])
+    gradient = np.array([[0.4, -0.9, -0.5 - 0.5 * 2.0, 0.5 + 0.5 * 1.0]])
+    found = kkt_violations(weights, gradient, 1.0, 0.5)
+    np.testing.assert_allclose(found, [[0.0, 0.4, 0.0, 0.0]], atol=1e-12)
+
+
+def test_above_the_largest_penalty_zero_is_optimal_and_below_not():
+    design, _, _ = make_design(sparse=False)
+    zeros = np.zeros((6, 3))
+    gradient = design.gradient(zeros, design.null_bias())[0]
+    highest = design.max_penalty(0.9)
+    assert kkt_violations(zeros, gradient, highest * 1.001, 0.9).max() == 0.0
+    assert kkt_violations(zeros, gradient, highest * 0.999, 0.9).max() > 0.0
+
+
+def test_lipschitz_bounds_the_curvature(rng):
+    design, _, _ = make_design(sparse=True)
+    weights, bias = rng.standard_normal((6, 3)), rng.standard_normal(3)
+    for _ in range(20):
+        move, shift = 1e-3 * rng.standard_normal((6, 3)), 1e-3 * rng.standard_normal(3)
+        here = design.gradient(weights, bias)
+        there = design.gradient(weights + move, bias + shift)
+        change = sum(float(((a - b) ** 2).sum()) for a, b in zip(here, there, strict=True)) ** 0.5
+        assert change <= design.lipschitz() * ((move**2).sum() + (shift**2).sum()) ** 0.5
+
+
+def test_total_variance_is_that_of_the_scaled_codes():
+    design, codes, _ = make_design(sparse=True)
+    assert design.total_variance() == pytest.approx((codes / design.scale).var(axis=0).sum())
+
+
+def test_a_dead_concept_keeps_scale_one():
+    matrix = code_matrix(np.array([[0.0, 1.0], [0.0, 3.0]]))
+    assert Design.build(matrix, np.array([0, 1]), 2).scale.tolist() == [1.0, 5.0**0.5]
