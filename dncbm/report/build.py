@@ -62,7 +62,7 @@ def render(data: ReportData, charts: dict[str, str]) -> str:
     style = environment.get_template("report.css").render()
     return environment.get_template("report.html").render(
         data=data,
-        charts={name: Markup(svg) for name, svg in charts.items()},
+        charts={name: Markup(charts.get(name, "")) for name in figures.CHARTS},
         style=Markup(style),
         version=package_version(),
         concepts=data.concepts[:MAX_CONCEPTS],

@@ -20,7 +20,7 @@ class AccuracyRow:
     correct: int
     total: int
     """Images of the test split, > 0."""
-    effective_concepts: float | None = None
+    effective_concepts: int | float | None = None
     """Non-zero weights per class; `None` where the classifier uses no concepts."""
     note: str = ""
     baseline: bool = False

@@ -17,15 +17,19 @@ from dncbm.report.data import ReportData
 
 INK, SOFT, LINE, MAIN, OTHER = "#1d232b", "#5c6672", "#e2dfd8", "#18796c", "#b8471f"
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", MAIN: "for", OTHER: "against"}
-_WIDTH, _HEIGHT = 6.4, 3.4
+CHARTS = ("accuracy_vs_nec", "density", "scores")
+_LOWEST_DENSITY = -5
+"""Power of ten under which densities share the first bar."""
+_WIDTH, _HEIGHT = 5.4, 3.3
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": 11,
     "text.color": INK,
     "text.parse_math": False,
     "axes.edgecolor": LINE,
+    "axes.linewidth": 1,
     "axes.labelcolor": SOFT,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -67,12 +71,13 @@ class Chart:
 
 def draw_all(data: ReportData) -> dict[str, Chart]:
     """Every chart that the data has numbers for, by name."""
-    wanted: list[tuple[str, object, Callable[[Any, ReportData], None]]] = [
-        ("accuracy_vs_nec", data.nec_curve, _accuracy_vs_nec),
-        ("density", data.densities, _density),
-        ("scores", data.scores, _scores),
-    ]
-    return {name: _chart(draw, data) for name, needed, draw in wanted if len(needed)}  # type: ignore[arg-type]
+    values = (data.nec_curve, data.densities, data.scores)
+    draws = (_accuracy_vs_nec, _density, _scores)
+    return {
+        name: _chart(draw, data)
+        for name, draw, numbers in zip(CHARTS, draws, values, strict=True)
+        if numbers
+    }
 
 
 def _chart(draw: Callable[[Any, ReportData], None], data: ReportData) -> Chart:
@@ -108,7 +113,7 @@ def _accuracy_vs_nec(axes: Any, data: ReportData) -> None:
         axes.annotate(
             f"{value:.1f}",
             (position, value),
-            xytext=(0, 7),
+            xytext=(0, -15),
             textcoords="offset points",
             ha="center",
             fontsize=9,
@@ -137,10 +142,10 @@ def _limits(axes: Any, levels: Sequence[float]) -> None:
 
 def _density(axes: Any, data: ReportData) -> None:
     values = np.asarray(data.densities, dtype=float)
-    alive = values[values > 0]
-    edges = np.linspace(min(-4.0, np.log10(alive.min(initial=1.0))), 0, 36)
-    axes.hist(np.log10(alive), bins=edges, color=MAIN, rwidth=0.9)
-    ticks = np.arange(np.ceil(edges[0]), 1)
+    alive = np.maximum(values[values > 0], 10.0**_LOWEST_DENSITY)
+    low = float(np.floor(np.log10(alive.min(initial=0.1))))
+    axes.hist(np.log10(alive), bins=np.linspace(low, 0, 33), color=MAIN, rwidth=0.9)
+    ticks = np.arange(low, 1)
     axes.set_xticks(ticks, [f"{100 * 10.0**tick:g} %" for tick in ticks])
     axes.set_xlabel("Images in which a concept is active")
     axes.set_ylabel("Concepts")
