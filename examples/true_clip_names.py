@@ -1,6 +1,6 @@
 """Names of the top concepts of CIFAR-10 classes, on true CLIP ViT-B/32 embeddings.
 
-    python examples/true_clip_names.py DIRECTORY [--steps 600] [--all-centrings]
+    python examples/true_clip_names.py DIRECTORY [--steps 600] [--preset NAME] [--all-centrings]
 
 DIRECTORY holds `image_embeddings.npz` (vectors, label, source) and `text_vocab.npz` (vectors,
 names) of CLIP ViT-B/32, prompt "a {name}". Prints zero-shot accuracy from the embeddings alone,
@@ -77,7 +77,11 @@ def top_concepts(codes: Tensor, labels: np.ndarray, count: int = 5) -> dict[str,
 def agreement(
     top: dict[str, list[int]], naming: Naming, vocabulary: Vocabulary
 ) -> dict[str, float]:
-    """Share of top concepts whose best word is, as a text, nearest to the right class name."""
+    """Share of top concepts whose best word is, as a text, nearest to the right class name.
+
+    `first` counts the top concept of each class, `five` the top five, `own` the classes whose
+    very word is among the best words of its top five.
+    """
     texts = vocabulary.embeddings[[vocabulary.words.index(PLAIN[name]) for name in CLASSES]]
     hits = {
         name: [_nearest(naming, c, vocabulary, texts) == name for c in top[name]] for name in top
@@ -85,6 +89,7 @@ def agreement(
     return {
         "first": float(np.mean([row[0] for row in hits.values()])),
         "five": float(np.mean([np.mean(row) for row in hits.values()])),
+        "own": float(np.mean([PLAIN[c] in [best_word(naming, i) for i in top[c]] for c in top])),
     }
 
 
@@ -100,11 +105,9 @@ def best_word(naming: Naming, concept: int) -> str:
     return name.name if name.status == "named" else name.alternatives[0][0]
 
 
-def train(images: Tensor, steps: int) -> SaeModel:
-    """The default SAE on these images."""
-    config = preset(
-        "default", embed_dim=images.shape[1], num_rows=len(images), max_steps=steps, seed=0
-    )
+def train(images: Tensor, steps: int, name: str) -> SaeModel:
+    """The SAE preset `name` on these images."""
+    config = preset(name, embed_dim=images.shape[1], num_rows=len(images), max_steps=steps, seed=0)
     return train_sae(TensorRows(images), config).model.eval()
 
 
@@ -113,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--preset", default="default", help="of the SAE")
     parser.add_argument("--all-centrings", action="store_true")
     arguments = parser.parse_args()
     images, labels = read_images(arguments.directory)
@@ -122,7 +126,7 @@ def main() -> None:
     )
     print(f"zero-shot, plain names (car, ship): {zero_shot(images, labels, vocabulary, PLAIN):.1%}")
     print(f"zero-shot, LVIS names (cargo ship): {zero_shot(images, labels, vocabulary, LVIS):.1%}")
-    model = train(images, arguments.steps)
+    model = train(images, arguments.steps, arguments.preset)
     with torch.no_grad():
         codes, dictionary = model.encode(images), model.dictionary.detach()
     top = top_concepts(codes, labels)
@@ -140,7 +144,8 @@ def main() -> None:
             f"\ncentring {centring}: threshold {naming.threshold:.3f}, named "
             f"{metrics['named_fraction']:.1%}, {metrics['unique_names']} different names, mean "
             f"score {metrics['mean_score']:.3f}, margin {metrics['mean_margin']:.3f}, top concept "
-            f"agrees with its class {shares['first']:.0%}, top five {shares['five']:.0%}"
+            f"agrees with its class {shares['first']:.0%}, top five {shares['five']:.0%}, "
+            f"own word in top five {shares['own']:.0%}"
         )
         for name, concepts in top.items():
             words = (
