@@ -58,7 +58,7 @@ class ClassScore(_Schema):
 
     class_name: str = Field(serialization_alias="class", examples=["Shoes"])
     class_index: int
-    probability: float
+    probability: float = Field(description="Calibrated, over all classes.")
     logit: float
     bias: float
     remainder: float = Field(description="Sum of the contributions that are not listed.")

@@ -1,0 +1,125 @@
+"""The service on real, tiny artifacts, composed as in production."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from api.asgi import application
+from dncbm.naming.dictionary import save_dictionary
+from dncbm.probe.model import Probe
+from dncbm.probe.store import save_cbm
+from dncbm.probe.train import TrainedProbe
+from dncbm.sae.activations import TopK
+from dncbm.sae.model import SaeModel
+from dncbm.sae.store import save_sae
+from tests.api.conftest import client_for
+from tests.api.fakes import CLASSES, NUM_CONCEPTS, make_dictionary, make_names, photo, png, save
+from tests.api.test_predictions import account, answer, problem, unusual_images
+from tests.unit.encoders.tiny import tiny_encoder
+
+
+def write_model(root: Path) -> Path:
+    encoder = tiny_encoder(root / "encoder")
+    model = SaeModel(encoder.embed_dim, NUM_CONCEPTS, activation=TopK(6))
+    sae = save_sae(root / "sae", model, inputs={"encoder": encoder.fingerprint})
+    tables = make_dictionary()
+    thumbnails = root / "pictures"
+    thumbnails.mkdir()
+    (thumbnails / "4.jpg").write_bytes(save(Image.new("RGB", (32, 32), "navy"), "JPEG"))
+    dictionary = save_dictionary(
+        root / "dictionary",
+        directions=model.dictionary.detach(),
+        names=make_names(),
+        statistics=pa.table(tables.statistics),
+        examples=tables.examples,
+        config={},
+        inputs={"sae": sae.fingerprint},
+        thumbnails=thumbnails,
+    )
+    weights = torch.randn(len(CLASSES), NUM_CONCEPTS)
+    sparse = weights * (weights.abs() >= weights.abs().topk(5, dim=1).values[:, -1:])
+    bias = torch.randn(len(CLASSES))
+    trained = TrainedProbe(
+        probe=Probe(weights, bias, CLASSES),
+        nec_probes={5: Probe(sparse, bias.clone(), CLASSES)},
+        temperatures={"dense": 1.5, "nec5": 1.0},
+        metrics={"accuracy": 0.5},
+        history=[],
+    )
+    fingerprints = {
+        "encoder": encoder.fingerprint,
+        "sae": sae.fingerprint,
+        "dictionary": dictionary.fingerprint,
+    }
+    save_cbm(root / "cbm", trained, config={"encoder": encoder.spec}, inputs=fingerprints)
+    return root
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    root = write_model(tmp_path_factory.mktemp("served") / "Tiny Model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DNCBM_MODEL_DIR", str(root))
+        patch.setenv("DNCBM_DEVICE", "cpu")
+        with client_for(application()) as client:
+            yield client
+
+
+URL = "/v1/models/tiny-model/predict"
+
+
+@pytest.mark.parametrize("query", ["", "&nec=5", "&top_contributions=0", "&top_contributions=99"])
+def test_sums_are_exact(client: TestClient, query: str) -> None:
+    photos = [photo(seed) for seed in range(6)]
+    for prediction in answer(client, *photos, url=f"{URL}?top_classes=3{query}"):
+        for scored in (prediction, *prediction["alternatives"]):
+            assert account(scored) == scored["logit"]
+            for part in scored["contributions"]:
+                # rounded to a grid on which the sum is exact in any order
+                product = part["code"] * part["weight"]
+                assert part["contribution"] == pytest.approx(product, rel=1e-9, abs=1e-9)
+                assert part["code"] >= 0
+
+
+def test_unusual_images(client: TestClient) -> None:
+    for prediction in answer(client, *unusual_images().values(), url=URL):
+        assert account(prediction) == prediction["logit"]
+
+
+def test_concurrent_answers_equal_sequential_ones(client: TestClient) -> None:
+    photos = [photo(seed) for seed in range(8)]
+    sequential = [answer(client, image, url=URL) for image in photos]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda image: answer(client, image, url=URL), photos)) == sequential
+
+
+def test_everything_else_is_there(client: TestClient) -> None:
+    assert client.get("/readyz").json()["models"] == ["tiny-model"]
+    model = client.get("/v1/models/tiny-model").json()
+    assert model["classes"] == list(CLASSES)
+    assert model["effective_concepts"] == [5]
+    assert model["details"]["num_concepts"] == NUM_CONCEPTS
+    weights = client.get("/v1/models/tiny-model/classes/Shoes?nec=5").json()
+    assert weights["total"] == 5
+    concept = client.get("/v1/dictionaries/tiny-model/concepts/11").json()
+    assert (concept["max_code"], concept["status"]) == (None, "blocked")
+    [example] = client.get("/v1/dictionaries/tiny-model/concepts/1/examples").json()["examples"]
+    assert client.get(example["thumbnail"]).headers["content-type"] == "image/jpeg"
+
+
+def test_search_by_text(client: TestClient) -> None:
+    body = client.get("/v1/dictionaries/tiny-model/search?text=red shoes&limit=4").json()
+    scores = [match["score"] for match in body["matches"]]
+    assert len(scores) == 4
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_bad_nec_is_named(client: TestClient) -> None:
+    response = client.post(f"{URL}?nec=7", files={"image": png()})
+    assert "nec=7 is not available in model 'tiny-model'. Available: 5" in problem(response, 422)
