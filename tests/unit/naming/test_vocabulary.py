@@ -141,3 +141,10 @@ def test_other_encoder_is_refused_by_name(encode_texts: Callable[..., Tensor]) -
     vocabulary.require_encoder("e" * 64)
     with pytest.raises(ArtifactMismatch, match="encoder eeeeeeeeeeee, but encoder ffffffffffff"):
         vocabulary.require_encoder("f" * 64)
+
+
+def test_bundled_list_is_what_the_builder_makes() -> None:
+    pytest.importorskip("wordfreq")
+    from vocab import build as builder
+
+    assert builder.build() == read_words()
