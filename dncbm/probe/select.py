@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dncbm.probe.loss import Design, unscale
 from dncbm.probe.memo import Memo
@@ -26,8 +26,12 @@ RIDGE_STRENGTHS = tuple(float(value) for value in 10.0 ** np.arange(-1.5, -7.6, 
 REFIT_STRENGTHS = (3e-3, 3e-4, 3e-5)
 _PATIENCE = 3
 _EXPLAINED = 0.99
+_HALVINGS = (8, 4, 2)
 _DEFAULT_RIDGE = 3
 _CANDIDATE_FACTORS = (1.0, 1.5, 2.5, 4.0)
+
+
+_Mask = Bool[np.ndarray, "c k"]
 
 
 @final
@@ -144,19 +148,37 @@ def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -
     """The best head with `nec` concepts per class, cut from one of several fits and refitted."""
     heads = []
     for source in sources:
-        keep = largest_weights(source.solution.weights, nec, scope)
-        unit = source.design.total_variance()
-        for strength in REFIT_STRENGTHS:
-            heads.append(
-                bench.judge(
-                    f"nec{nec}-{source.name}-{strength:g}",
-                    source.design,
-                    lambda at=source.design, marks=keep, value=strength * unit: refit(  # type: ignore[misc]
-                        at, marks, value, bench.options
-                    ),
-                )
-            )
-    return best(heads, default=len(REFIT_STRENGTHS) + 1)
+        for how, keep in _cuts(bench, source, nec, scope).items():
+            for strength in REFIT_STRENGTHS:
+                name = f"nec{nec}-{source.name}-{how}-{strength:g}"
+                heads.append(_refitted(bench, source.design, keep, name, strength))
+    return best(heads, default=1)
+
+
+def _cuts(bench: Bench, source: Candidate, nec: int, scope: str) -> dict[str, _Mask]:
+    """The weights to keep: the largest at once, and the largest after halving with refits.
+
+    Halving gives correlated concepts the chance to take over the weight of those that went.
+    """
+    weights = source.solution.weights
+    cuts = {"direct": largest_weights(weights, nec, scope)}
+    widths = [
+        factor * nec
+        for factor in _HALVINGS
+        if np.count_nonzero(weights) > factor * weights.shape[1] * nec
+    ]
+    for width in widths:
+        name = f"nec{nec}-{source.name}-at{width}"
+        keep = largest_weights(weights, width, scope)
+        weights = _refitted(bench, source.design, keep, name, REFIT_STRENGTHS[1]).solution.weights
+    if widths:
+        cuts["halved"] = largest_weights(weights, nec, scope)
+    return cuts
+
+
+def _refitted(bench: Bench, design: Design, keep: _Mask, name: str, strength: float) -> Candidate:
+    penalty = strength * design.total_variance()
+    return bench.judge(name, design, lambda: refit(design, keep, penalty, bench.options))
 
 
 def cut_sources(path: Sequence[Candidate], nec: int) -> list[Candidate]:
