@@ -47,6 +47,14 @@ def test_calibration_error_matches_the_bins(scored, bins):
     assert found == pytest.approx(oracle.calibration_error(probabilities, labels, bins))
 
 
+def test_a_confidence_on_an_edge_counts_to_the_lower_bin():
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [0.8, 0.2]])
+    labels = np.array([0, 1, 0])
+    found = metrics.calibration_error(probabilities, labels, bins=4)
+    assert found == pytest.approx((0.5 + 0.75 + 0.2) / 3)
+    assert found == pytest.approx(oracle.calibration_error(probabilities, labels, 4))
+
+
 def test_certain_and_right_has_no_calibration_error():
     assert metrics.calibration_error(np.eye(3), np.arange(3)) == 0.0
 
