@@ -70,6 +70,8 @@ def ours(design: Design, penalties: list[float], options: SolverOptions) -> Resu
 def saga(design: Design, penalty: float, target: float, budget: float) -> Result:
     """scikit-learn, with epochs doubled until the objective is reached or time is up."""
     scaled = sp.csr_matrix(design.matrix / design.scale)
+    scaled.indices = scaled.indices.astype(np.int32)  # the only index type that saga takes
+    scaled.indptr = scaled.indptr.astype(np.int32)
     strength = 1.0 / (penalty * design.num_rows)
     epochs, total = 5, 0.0
     while True:
