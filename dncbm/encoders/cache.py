@@ -41,7 +41,7 @@ from dncbm.encoders.artifact import (
     load_embeddings,
 )
 from dncbm.encoders.clip import Encoder
-from dncbm.encoders.decode import Decoded, decoded_batches
+from dncbm.encoders.decode import Decoded, decoded_batches, retry_dead_workers
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
 from dncbm.training.progress import Progress, no_progress
 
@@ -109,7 +109,7 @@ def embed(
         (work / SHARDS).mkdir(parents=True, exist_ok=True)
     with _only_one(work):
         job = _Job(source, encoder, config, work, progress)
-        job.run()
+        retry_dead_workers(job.run, lambda: len(job.pending()))
         metrics = job.write_items(splits)
         _publish(work, out, recipe, metrics)
     return load_embeddings(out)
@@ -175,6 +175,8 @@ class _Job:
         self._work = work
         self._progress = progress
         self._total = len(source.records)
+        self._done = 0
+        self._started = False
 
     def pending(self) -> list[int]:
         """First records of the shards that are not finished."""
@@ -182,26 +184,36 @@ class _Job:
         return [start for start in starts if not self._is_done(start)]
 
     def run(self) -> None:
-        """Embed all pending shards; decoding runs ahead across their borders."""
+        """Embed all pending shards; decoding runs ahead across their borders.
+
+        When called again after a death of a worker it does one shard at a time, so that a
+        picture that crashes its worker cannot spoil the shard before its own.
+        """
         pending = self.pending()
-        plans = [self._batches(start) for start in pending]
-        done = self._total - sum(len(batch) for plan in plans for batch in plan)
-        self._progress(STAGE, done, self._total)
+        groups = [[start] for start in pending] if self._started else [pending]
+        self._started = True
+        left = sum(len(batch) for start in pending for batch in self._batches(start))
+        self._done = self._total - left
+        self._progress(STAGE, self._done, self._total)
+        for group in groups:
+            self._run_shards(group)
+
+    def _run_shards(self, starts: Sequence[int]) -> None:
         stream = decoded_batches(
             self._source,
             self._encoder.preprocess.resize,
-            [batch for plan in plans for batch in plan],
+            [batch for start in starts for batch in self._batches(start)],
             num_workers=self._config.num_workers,
         )
-        for start, plan in zip(pending, plans, strict=True):
+        for start in starts:
             decoded: list[Decoded] = []
             rows: list[np.ndarray] = []
-            for _ in plan:
+            for _ in self._batches(start):
                 batch = next(stream)
                 rows.append(self._embed_batch(batch))
                 decoded += [_without_pixels(item) for item in batch]
-                done += len(batch)
-                self._progress(STAGE, done, self._total)
+                self._done += len(batch)
+                self._progress(STAGE, self._done, self._total)
             self._write_shard(start, decoded, np.concatenate(rows))
 
     def _batches(self, start: int) -> list[range]:

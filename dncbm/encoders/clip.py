@@ -57,7 +57,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self.embed_dim = self._embed([""]).shape[1]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Raw (not normalised) embeddings of preprocessed images, float32 on the CPU."""
         if len(pixels) == 0:
@@ -98,7 +98,7 @@ class Encoder:
                 total[start : start + len(part)] += functional.normalize(part, dim=-1)
         return functional.normalize(total, dim=-1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> Float[Tensor, "v d"]:
         tokens = self._tokenizer(list(texts)).to(self.device)
         with self._autocast():

@@ -51,32 +51,37 @@ class _Images(Dataset[Decoded]):
 def decoded_batches(
     source: ImageSource, resize: Resize, batches: Sequence[range], *, num_workers: int
 ) -> Iterator[list[Decoded]]:
-    """The records of each batch, decoded, batch by batch in order.
+    """The records of each batch, decoded ahead in `num_workers` processes, in order."""
+    yield from _loader(_Images(source, resize), batches, num_workers)
 
-    A worker process that dies (killed for memory, crashed in a codec) is replaced and its
-    batch done again; the third death ends the run.
+
+def retry_dead_workers(work: Callable[[], None], remaining: Callable[[], int]) -> None:
+    """Run `work` again whenever a worker process dies (no memory, a codec that crashes).
+
+    PyTorch tells of a death by a signal, so the error can arise anywhere in `work`, also
+    between two batches; `work` must go on from what it has stored.
+
+    Args:
+        work: consumes `decoded_batches`.
+        remaining: how much is left; three deaths without progress end the run.
 
     Raises:
         Unavailable: workers keep dying.
     """
-    images = _Images(source, resize)
-    done = deaths = 0
-    while done < len(batches):
+    deaths, before = 0, remaining()
+    while True:
         try:
-            for batch in _loader(images, batches[done:], num_workers):
-                yield batch
-                done += 1
+            return work()
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            deaths += 1
-            _log.warning("A decoding worker died near record %d; restarting", batches[done].start)
+            deaths, before = (deaths + 1 if remaining() == before else 1), remaining()
+            _log.warning("A decoding worker died; starting again at the last finished shard")
             if deaths >= _MAX_DEATHS:
                 raise Unavailable(
-                    f"Decoding workers died {deaths} times, last near record "
-                    f"{source.records[batches[done].start].path!r}: out of memory, or a picture "
-                    "that crashes its codec. Finished shards are kept: run again with fewer "
-                    "workers (0 decodes in the main process)."
+                    f"Decoding workers died {deaths} times at the same place: out of memory, or "
+                    "a picture that crashes its codec. Finished shards are kept: run again with "
+                    "fewer workers (0 decodes in the main process)."
                 ) from error
 
 
