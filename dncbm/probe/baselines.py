@@ -12,7 +12,7 @@ from dncbm.probe.loss import Design, unscale
 from dncbm.probe.matrix import Labels, class_indices
 from dncbm.probe.memo import Memo
 from dncbm.probe.metrics import accuracy
-from dncbm.probe.select import Bench, best, ridge_path
+from dncbm.probe.select import Bench, ridge_path
 from dncbm.probe.solvers import SolverOptions
 from dncbm.probe.splits import HoldOut, prepare_splits
 from dncbm.training.progress import Progress, no_progress
@@ -81,7 +81,7 @@ def linear_probe_accuracy(
         options=SolverOptions(),
         progress=progress,
     )
-    chosen = best(ridge_path(bench, design, "baseline"), default=_DEFAULT_STRENGTH)
+    chosen = bench.best(ridge_path(bench, design, "baseline"), default=_DEFAULT_STRENGTH)
     weights, bias = unscale(design, chosen.solution.weights, chosen.solution.bias)
     return {
         name: accuracy(split.matrix @ weights.T + bias, split.labels)

@@ -23,7 +23,7 @@ from dncbm.training.progress import Progress
 
 RIDGE_STRENGTHS = tuple(float(value) for value in 10.0 ** np.arange(-1.5, -7.6, -0.5))
 """L2 penalties tried, strongest first, in units of the codes' total variance."""
-REFIT_STRENGTHS = (3e-3, 3e-4, 3e-5)
+REFIT_STRENGTHS = (3e-4, 3e-5, 3e-6)
 _PATIENCE = 3
 _EXPLAINED = 0.99
 _HALVINGS = (8, 4, 2)
@@ -37,7 +37,7 @@ _Mask = Bool[np.ndarray, "c k"]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A fit with its merit on the validation split (higher is better, compared in order)."""
+    """A fit with its merit on the validation split (higher is better)."""
 
     name: str
     design: Design
@@ -61,6 +61,19 @@ class Bench:
         solution = self.memo.solution(name, solve)
         return Candidate(name, design, solution, merit(design, solution, self.validation))
 
+    def best(self, candidates: Sequence[Candidate], default: int = 0) -> Candidate:
+        """Of the candidates that are about as accurate as the best, the most probable one.
+
+        Validation accuracies half a standard error apart cannot be told apart; the cross
+        entropy can, and it exposes overfitting. Without validation: the default candidate.
+        """
+        if self.validation is None:
+            return candidates[min(default, len(candidates) - 1)]
+        top = max(candidate.merit[0] for candidate in candidates)
+        slack = 0.5 * np.sqrt(top * (1.0 - top) / len(self.validation.labels))
+        close = [candidate for candidate in candidates if candidate.merit[0] >= top - slack]
+        return max(close, key=lambda candidate: candidate.merit[1])
+
 
 def merit(design: Design, solution: Solution, validation: Split | None) -> tuple[float, float]:
     """Validation accuracy and negative validation cross entropy."""
@@ -69,13 +82,6 @@ def merit(design: Design, solution: Solution, validation: Split | None) -> tuple
     weights, bias = unscale(design, solution.weights, solution.bias)
     logits: Float[np.ndarray, "n k"] = validation.matrix @ weights.T + bias
     return accuracy(logits, validation.labels), -cross_entropy(logits, validation.labels)
-
-
-def best(candidates: Sequence[Candidate], default: int = 0) -> Candidate:
-    """The first of the best candidates; the default one where nothing was measured."""
-    if all(candidate.merit == (0.0, 0.0) for candidate in candidates):
-        return candidates[min(default, len(candidates) - 1)]
-    return max(candidates, key=lambda candidate: candidate.merit)
 
 
 def elastic_net_path(
@@ -152,7 +158,7 @@ def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -
             for strength in REFIT_STRENGTHS:
                 name = f"nec{nec}-{source.name}-{how}-{strength:g}"
                 heads.append(_refitted(bench, source.design, keep, name, strength))
-    return best(heads, default=1)
+    return bench.best(heads, default=1)
 
 
 def _cuts(bench: Bench, source: Candidate, nec: int, scope: str) -> dict[str, _Mask]:

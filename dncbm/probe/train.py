@@ -27,7 +27,6 @@ from dncbm.probe.model import Probe
 from dncbm.probe.select import (
     Bench,
     Candidate,
-    best,
     cut_sources,
     elastic_net_path,
     merit,
@@ -217,7 +216,7 @@ def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Be
         stop_at = _PATH_STOP_FACTOR * max(config.necs)
         path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
     dense = ridge_path(bench, design, "scaled") + ridge_path(bench, _raw(design, train), "raw")
-    return best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
+    return bench.best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
 
 
 def _raw(design: Design, train: Split) -> Design:
