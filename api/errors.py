@@ -1,6 +1,5 @@
 """Every error of the service as an RFC 9457 problem document; never a traceback."""
 
-import http
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +31,16 @@ _KINDS: tuple[tuple[type[DncbmError], int, str, str], ...] = (
     (Unavailable, 503, "unavailable", "Unavailable"),
     (DncbmError, 500, "error", "Error"),
 )
+
+# Fixed words: those of `http.HTTPStatus` differ between versions of Python.
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    404: "Not found",
+    405: "Method not allowed",
+    413: "Content too large",
+    415: "Unsupported media type",
+}
 
 _UNPREFIXED = {"body", "query", "path", "header"}
 
@@ -150,11 +159,11 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    title = http.HTTPStatus(error.status_code).phrase
+    title = _TITLES.get(error.status_code, "Error")
     detail = str(error.detail)
-    if detail == title and error.status_code == 404:
+    if detail == "Not Found":
         detail = f"There is nothing at {request.url.path}. The routes are listed at /docs."
-    if detail == title and error.status_code == 405:
+    if detail == "Method Not Allowed":
         allowed = (error.headers or {}).get("Allow", "other methods")
         detail = f"{request.method} is not possible here; use {allowed}."
     kind = title.lower().replace(" ", "-")

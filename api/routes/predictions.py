@@ -78,10 +78,7 @@ def predict(
     top_contributions: Annotated[int, Query(ge=0, le=1000, description="Concepts listed.")] = 5,
     top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
 ) -> PredictAnswer:
-    """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly.
-
-    `curl -F image=@photo.jpg http://localhost:8000/v1/models/clothing/predict`
-    """
+    """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
     model.check_nec(nec)
     rankings: list[list[Prediction]] = []
     with service.limiter.slot():

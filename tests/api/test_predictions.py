@@ -40,6 +40,8 @@ def problem(response: Any, status: int) -> str:
     body = response.json()
     assert {"type", "title", "status", "detail", "instance"} <= set(body)
     assert body["status"] == status
+    assert body["title"]
+    assert body["type"].startswith("urn:dncbm:problem:")
     assert "Traceback" not in response.text
     return body["detail"]
 

@@ -143,3 +143,21 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
     [prediction] = example["predictions"]
     parts = sum(part["contribution"] for part in prediction["contributions"])
     assert prediction["bias"] + parts + prediction["remainder"] == prediction["logit"]
+
+
+def test_problem_types_are_fixed_words(client: TestClient) -> None:
+    predict = "/v1/models/clothing/predict"
+    types = {
+        client.get("/nothing"): "not-found",
+        client.get("/v1/models/x"): "unknown-name",
+        client.delete("/v1/models"): "method-not-allowed",
+        client.post(predict, content=b"x", headers={"Content-Type": "a/b"}): (
+            "unsupported-media-type"
+        ),
+        client.post(predict, files={"image": b"x" * 300_000}): "content-too-large",
+        client.post(predict, files={"image": b"x"}): "invalid-input",
+        client.get("/v1/dictionaries/clothing/search?text=boom"): "internal-error",
+    }
+    for response, kind in types.items():
+        assert response.json()["type"] == f"urn:dncbm:problem:{kind}"
+        assert response.json()["instance"] == response.request.url.path
