@@ -37,7 +37,7 @@ class ConceptName:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contribution:
-    """What one concept adds to one class logit: `contribution == code * weight`."""
+    """What one concept adds to one class logit: code x weight, rounded so that sums are exact."""
 
     concept: int
     name: str
