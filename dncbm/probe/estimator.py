@@ -40,15 +40,15 @@ class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(  # noqa: PLR0913 - scikit-learn wants every option here
         self,
-        nec: int | None = None,
+        nec: Any = None,  # Any: scikit-learn wants values checked in fit, not here
         *,
-        solver: str = "elastic-net",
-        truncation: str = "class",
-        l1_ratio: float = 0.99,
-        balanced: bool = False,
-        validation_fraction: float = 0.1,
-        epochs: int = 200,
-        random_state: int = 0,
+        solver: Any = "elastic-net",
+        truncation: Any = "class",
+        l1_ratio: Any = 0.99,
+        balanced: Any = False,
+        validation_fraction: Any = 0.1,
+        epochs: Any = 200,
+        random_state: Any = 0,
     ) -> None:
         self.nec = nec
         self.solver = solver
