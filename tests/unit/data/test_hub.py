@@ -49,12 +49,12 @@ def test_a_data_set_without_labels_opens_by_its_bare_name_too(tmp_path: Path) ->
 def test_plain_label_columns_are_found_and_missing_images_told(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     images = [{"bytes": encode(noise(i)), "path": None} for i in range(2)]
-    rows = {"image": [images[0], None, images[1]], "label": ["a", "b", None]}
+    rows = {"image": [None, images[0], images[1]], "label": ["a", "b", None]}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "d"))
     source = open_source(f"hf:{tmp_path / 'd'}")
     assert [r.label for r in source.records] == ["a", "b", None]
-    with pytest.raises(InvalidInput, match="Row 1 has no image"):
-        source.read(1)
+    with pytest.raises(InvalidInput, match="Row 0 has no image"):
+        source.read(0)
 
 
 def test_a_data_set_without_images_is_refused(tmp_path: Path) -> None:
