@@ -34,6 +34,11 @@ class EncoderSpec:
     """A byte-pair file of its own."""
 
     @property
+    def architecture(self) -> str:
+        """Name to put before a checkpoint file; a placeholder where a scheme hides it."""
+        return "ARCHITECTURE" if ":" in self.model_name else self.model_name
+
+    @property
     def is_tag(self) -> bool:
         """Whether the weights are named by one of open_clip's tags."""
         return self.pretrained is not None and not Path(self.pretrained).is_file()
@@ -133,7 +138,7 @@ def fetching(spec: EncoderSpec) -> Iterator[None]:
             raise Unavailable(
                 f"The encoder {spec.text!r} is not stored on this machine and there is no network "
                 "to fetch it. Connect once, give weights that you have "
-                f"({spec.model_name.partition(':')[0]}:/path/to/weights.safetensors or "
+                f"({spec.architecture}:/path/to/weights.safetensors or "
                 "local-dir:FOLDER), or use the bundled encoder `mini`."
             ) from error
         reason = str(error).strip().splitlines()[:1]
