@@ -77,7 +77,7 @@ def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
         "dead_after": max(num_rows, 10 * batch_size),
         "epochs": epochs,
         "batch_size": batch_size,
-        "lr": 5e-4,
+        "lr": 1e-3,
     }
 
 
@@ -87,7 +87,6 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     return _topk(embed_dim, num_rows, concepts) | {
         "center": True,
         "scale": True,
-        "init": "data",
         "lr": 0.09 / embed_dim**0.5,
         "schedule": "cosine",
         "warmup": 50,
@@ -99,7 +98,7 @@ def _codes_per_row(concepts: int) -> int:
     return min(concepts, max(8, min(32, concepts // 16)))
 
 
-def _budget(num_rows: int, steps: int = 2000) -> tuple[int, int]:
+def _budget(num_rows: int, steps: int = 1000) -> tuple[int, int]:
     """Batch size and epochs: about `steps` updates on small data, at least 25 epochs."""
     batch_size = max(1, min(4096, num_rows // 8))
     per_epoch = -(-num_rows // batch_size)
