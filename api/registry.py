@@ -1,7 +1,5 @@
 """The models that a service offers, loaded once from a directory."""
 
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from api.catalogue import ConceptCatalogue
+from dncbm.artifacts import slug
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.types import Prediction
 
@@ -152,12 +151,6 @@ def find_models(root: Path) -> list[Path]:
 
 def _is_model(path: Path) -> bool:
     return (path / "cbm" / "manifest.json").is_file()
-
-
-def slug(name: str) -> str:
-    """Lower-case letters, digits and single hyphens; `model` where nothing is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "model"
 
 
 def unique_slugs(names: Sequence[str]) -> list[str]:

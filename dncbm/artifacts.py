@@ -12,8 +12,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -73,6 +75,15 @@ def fingerprint(value: object) -> str:
     """SHA-256 (hex) of a JSON-serialisable value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(name: str) -> str:
+    """An artifact's name as it stands in addresses: lower-case letters, digits, single hyphens.
+
+    `model` where nothing is left.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "model"
 
 
 def file_sha256(path: Path) -> str:

@@ -77,17 +77,15 @@ def bottleneck_stage(
     }
     if not is_current(workspace.cbm, "cbm", recorded, inputs):
         data = labelled_rows(embeddings, classes)
-        pairs = {
-            split: (encode_rows(sae.model, ShardRows(embeddings.shards, rows)), labels)
-            for split, (rows, labels) in data.items()
-            if len(rows)
-        }
+        used = {split: pair for split, pair in data.items() if len(pair[0])}
         trained = train_probe(
-            *pairs["train"],
+            {
+                split: encode_rows(sae.model, ShardRows(embeddings.shards, rows))
+                for split, (rows, _) in used.items()
+            },
+            {split: labels for split, (_, labels) in used.items()},
             classes,
             config,
-            validation=pairs.get("validation"),
-            test=pairs.get("test"),
             checkpoint=workspace.checkpoint("bottleneck").with_suffix(""),
             progress=progress,
         )
@@ -140,6 +138,13 @@ def baselines(
         "zero_shot": zero_shot_accuracy(vectors["test"], texts, labels["test"]),
         "linear_probe": linear["test"],
     }
+
+
+def test_accuracy(cbm: Cbm) -> dict[str, float | None]:
+    """Test accuracy by classifier: baselines, then the dense head, then by NEC."""
+    stored = cbm.metrics["test_accuracy"]
+    order = ["zero_shot", "linear_probe", "dncbm", *(f"nec{n}" for n in sorted(cbm.nec_probes))]
+    return {name: stored[name] for name in order if name in stored}
 
 
 def head_accuracy(trained: TrainedProbe) -> dict[str, float | None]:

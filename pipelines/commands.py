@@ -17,7 +17,7 @@ from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
 from dncbm.training.progress import Progress
-from pipelines.bottleneck import bottleneck_stage
+from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source
@@ -75,7 +75,7 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         workspace,
         progress,
     )
-    return {"cbm": str(workspace.cbm), "accuracy": cbm.metrics["test_accuracy"]}
+    return {"cbm": str(workspace.cbm), "accuracy": test_accuracy(cbm)}
 
 
 def predict(model: Path, images: list[Path], *, top: int, nec: int | None) -> Result:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from dncbm.artifacts import slug
 from dncbm.data.concept_world import write_concept_world
 from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
 from dncbm.training.progress import Progress
-from pipelines.bottleneck import bottleneck_stage
+from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
@@ -58,7 +59,7 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
         report = report_stage(recipe, workspace, predictor, progress)
     workspace.clean()
     return {
-        "accuracy": cbm.metrics["test_accuracy"],
+        "accuracy": test_accuracy(cbm),
         "sae": _sae_metrics(sae.manifest.metrics, sae.model.num_concepts),
         "naming": dict(dictionary.manifest.metrics["naming"]),
         "images": {
@@ -133,7 +134,7 @@ def show_result(result: dict[str, Any], workspace: Workspace) -> None:
     stdout.print(f"Service: dncbm serve {workspace.root} --port 8000", markup=False, soft_wrap=True)
     stdout.print(
         f"         curl -F image=@photo.jpg http://127.0.0.1:8000/v1/models/"
-        f"{workspace.root.resolve().name}/predict",
+        f"{slug(workspace.root.resolve().name)}/predict",
         markup=False,
         soft_wrap=True,
     )

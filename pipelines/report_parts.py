@@ -19,6 +19,7 @@ from dncbm.report.data import (
     WeightedConcept,
 )
 from dncbm.report.pictures import preview
+from pipelines.bottleneck import test_accuracy
 from pipelines.photos import embedded_source, read_photo, records_by_row, sample_photos
 from pipelines.recipes import Recipe
 
@@ -45,7 +46,7 @@ def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
     """The baselines, the dense head and the heads of few concepts, by test accuracy."""
     metrics = predictor.cbm.metrics
     rows = []
-    for key, value in metrics["test_accuracy"].items():
+    for key, value in test_accuracy(predictor.cbm).items():
         if value is None:
             continue
         name, note = _BASELINES.get(key, _head_title(key))
@@ -70,7 +71,7 @@ def _head_title(key: str) -> tuple[str, str]:
 
 def nec_curve(predictor: Predictor) -> list[tuple[int, float]]:
     """Test accuracy of each sparse head by its effective concepts."""
-    accuracy = predictor.cbm.metrics["test_accuracy"]
+    accuracy = test_accuracy(predictor.cbm)
     points = [(nec, accuracy.get(f"nec{nec}")) for nec in sorted(predictor.cbm.nec_probes)]
     return [(nec, value) for nec, value in points if value is not None]
 
