@@ -6,6 +6,7 @@ its checkpoint file to the same bits (on one device with the same number of thre
 """
 
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dncbm.artifacts import fingerprint
+from dncbm.artifacts import fingerprint, writing
 from dncbm.errors import ArtifactMismatch, InvalidInput
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.init import initialize, set_standardization
@@ -79,7 +80,9 @@ def train_sae(
         progress: told `("sae", step, total)`.
 
     Raises:
-        InvalidInput: fewer than two rows, wrong width, NaN or infinite values.
+        InvalidInput: fewer than two rows, wrong width, NaN or infinite values, or a loss that
+            is no longer finite.
+        Unavailable: the checkpoint cannot be written.
         ArtifactMismatch: the checkpoint belongs to another configuration or other rows.
     """
     rows = as_rows(embeddings)
@@ -178,6 +181,11 @@ class TrainingRun:
         epoch = (self.step - 1) // self.per_epoch
         seen = len(self.rows) if self.step % self.per_epoch == 0 else self._rows_so_far()
         means = (self.sums / seen).tolist()
+        if not math.isfinite(means[3]):
+            raise InvalidInput(
+                f"SAE training diverged in epoch {epoch}: the loss is {means[3]}. Lower lr "
+                f"(it is {self.config.lr}) or use center and scale."
+            )
         names = ("reconstruction", "sparsity", "auxiliary", "loss", "l0")
         entry = {"epoch": float(epoch), **dict(zip(names, means, strict=True))}
         entry["dead_fraction"] = float((self.fired_in_epoch == 0).double().mean())
@@ -228,7 +236,8 @@ class TrainingRun:
             "history": self.history,
             "optimizer": optimizer,
         }
-        save_checkpoint(path, tensors | moments | self._counters(), state)
+        with writing(path):
+            save_checkpoint(path, tensors | moments | self._counters(), state)
 
     def restore(self, path: Path, identity: str) -> None:
         """Continue where `path` stopped; nothing happens where there is no such file."""

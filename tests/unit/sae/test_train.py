@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
+from dncbm.errors import ArtifactMismatch, InvalidInput, Unavailable, UnknownName
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import as_rows, input_statistics
 from dncbm.sae.train import SaeConfig, TrainingRun, train_sae
@@ -204,6 +204,19 @@ def test_wrong_input_is_refused(embeddings: torch.Tensor) -> None:
         train_sae(embeddings, _config())
     with pytest.raises(InvalidInput, match="at least 2 rows"):
         train_sae(embeddings[:1], _config())
+
+
+def test_divergence_is_reported_with_a_way_out(embeddings: torch.Tensor) -> None:
+    with pytest.raises(InvalidInput, match="diverged in epoch 0.*Lower lr"):
+        train_sae(embeddings, _config(activation="relu", lr=1e37))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error(
+    tmp_path: Path, embeddings: torch.Tensor
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Unavailable, match="a file stands where a directory is needed"):
+        train_sae(embeddings, _config(), checkpoint=tmp_path / "file" / "run.safetensors")
 
 
 @pytest.mark.parametrize(
