@@ -68,6 +68,7 @@ class Trainer:
             _parameter_groups(module, config.weight_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),
+            fused=True,
         )
         self.average = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         self.step = 0

@@ -22,6 +22,7 @@ JSON = Any
 """What ``json.dumps`` takes: None, bool, int, float, str, and lists and dicts of these."""
 
 _STATE_KEY = "dncbm_state"
+_OWN_CHOICES = ("fused", "foreach")
 
 
 def save_checkpoint(
@@ -71,6 +72,7 @@ def flatten_optimizer(
 ) -> tuple[dict[str, Tensor], dict[str, JSON]]:
     """The optimizer's state as flat tensors and JSON, ready for :func:`save_checkpoint`.
 
+    How the update is computed (fused, foreach) is the process's own choice and is left out.
     Tensor names are ``{prefix}.{parameter index}.{field}``; the JSON holds the parameter
     groups and every state field that is no tensor.
     """
@@ -83,7 +85,11 @@ def flatten_optimizer(
                 tensors[f"{prefix}.{index}.{field}"] = value
             else:
                 scalars.setdefault(str(index), {})[field] = value
-    return tensors, {"param_groups": full["param_groups"], "scalars": scalars}
+    groups = [
+        {key: value for key, value in group.items() if key not in _OWN_CHOICES}
+        for group in full["param_groups"]
+    ]
+    return tensors, {"param_groups": groups, "scalars": scalars}
 
 
 def restore_optimizer(
@@ -103,12 +109,15 @@ def restore_optimizer(
         if name.startswith(f"{prefix}."):
             index, field = name[len(prefix) + 1 :].split(".", 1)
             fields.setdefault(int(index), {})[field] = tensor
+    own = [{key: group.get(key) for key in _OWN_CHOICES} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict({"state": fields, "param_groups": state["param_groups"]})
     except ValueError as error:
         raise InvalidInput(
             f"The checkpoint's optimizer state does not fit this optimizer: {error}."
         ) from error
+    for group, choices in zip(optimizer.param_groups, own, strict=True):
+        group.update(choices)
 
 
 def _sync(path: Path) -> None:
