@@ -7,6 +7,8 @@ from dncbm.errors import DncbmError, InvalidInput
 from dncbm.types import ConceptName, Contribution, Prediction
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dncbm.data.sources import open_source
     from dncbm.encoders.clip import load_encoder
     from dncbm.predictor import Predictor
@@ -37,7 +39,7 @@ _LAZY = {
 }
 
 
-def load(path: str, *, device: str = "auto") -> "Predictor":
+def load(path: "str | Path", *, device: str = "auto") -> "Predictor":
     """The predictor stored in a model directory; see `dncbm.predictor.Predictor.load`."""
     predictor = importlib.import_module("dncbm.predictor").Predictor
     return predictor.load(path, device=device)

@@ -1,5 +1,6 @@
 """Image-text encoders: every open_clip model, and the bundled `mini`, behind one class."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -101,14 +102,34 @@ class Encoder:
     @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> Float[Tensor, "v d"]:
         tokens = self._tokenizer(list(texts)).to(self.device)
+        model, tokens = _shortened(self._model, tokens)
         with self._autocast():
-            return self._model.encode_text(tokens).float().cpu()
+            return model.encode_text(tokens).float().cpu()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = _PRECISIONS[self.precision]
         if dtype is None:
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+
+def _shortened(model: Any, tokens: Int[Tensor, "v t"]) -> tuple[Any, Int[Tensor, "v s"]]:
+    """The model and the tokens, cut behind the last token of the longest text.
+
+    Attention in these towers is causal and the embedding is read at the end-of-text token, so
+    the padding behind it cannot matter; a word costs a tenth of a full context. Other towers
+    come back as they are. The cut model shares all weights and leaves the original untouched.
+    """
+    if not isinstance(model, open_clip.CLIP) or model.text_pool_type != "argmax":
+        return model, tokens
+    if model.attn_mask is None:
+        return model, tokens
+    length = int(tokens.argmax(dim=-1).max()) + 1
+    cut = copy.copy(model)
+    positions = nn.Parameter(model.positional_embedding[:length], requires_grad=False)
+    cut._parameters = model._parameters | {"positional_embedding": positions}
+    cut._buffers = model._buffers | {"attn_mask": model.attn_mask[:length, :length]}
+    return cut, tokens[:, :length]
 
 
 def _check_templates(templates: Sequence[str]) -> None:

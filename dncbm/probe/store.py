@@ -114,7 +114,7 @@ def save_cbm(
         "history": trained.history,
     }
     with create_artifact(path, "cbm", config=config, inputs=inputs) as draft:
-        save_file({name: value.contiguous() for name, value in tensors.items()},
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()},
                   draft.path / _TENSORS)  # fmt: skip
         write_json(draft.path / _HEAD, head_data)
         draft.metrics.update(trained.metrics if metrics is None else metrics)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from typing import Any
 
 import pytest
 
-from dncbm.data.concept_world import write_concept_world
+from dncbm.data.concept_world import CLASSES, CONCEPTS, write_concept_world
 from pipelines.cli import app
 from pipelines.console import run_guarded
 
+# words enough for the concept world; the bundled list would take most of the tests' time
+WORDS = Path(tempfile.gettempdir()) / f"dncbm-test-words-{os.getuid()}.txt"
+WORDS.write_text("\n".join((*CONCEPTS, *CLASSES)))
+
 SMALL = [
-    "--set", "sae.num_concepts=48",
+    "--set", "sae.num_concepts=48", "--set", "sae.epochs=30", "--vocabulary", str(WORDS),
     "--workers", "0",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dncbm.data.concept_world import write_concept_world
+from tests.end_to_end.conftest import WORDS
 
 
 def photo(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> Path:
@@ -125,7 +126,8 @@ def test_a_few_broken_photos_are_skipped_and_counted(dncbm, tmp_path: Path) -> N
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     done = dncbm(
         "quickstart", "--data", tmp_path / "photos", "--out", tmp_path / "m",
-        "--workers", 0, "--json", "--set", "sae.num_concepts=32",
+        "--workers", 0, "--json", "--set", "sae.num_concepts=32", "--set", "sae.epochs=5",
+        "--vocabulary", WORDS,
     )  # fmt: skip
     assert done.code == 0, done.err
     assert done.json["images"] == {"embedded": 80, "broken": 1}
@@ -137,7 +139,9 @@ def test_the_parts_of_two_models_are_not_mixed(finished, dncbm, tmp_path: Path) 
     out, _ = finished
     other = tmp_path / "other"
     shutil.copytree(out, other)
-    done = dncbm("discover", other, "--seed", "5", "--set", "sae.num_concepts=40")
+    done = dncbm(
+        "discover", other, "--seed", "5", "--set", "sae.num_concepts=40", "--set", "sae.epochs=5"
+    )
     assert done.code == 0, done.err
     done = dncbm("predict", other, next(out.glob("dictionary/thumbnails/*.jpg")))
     assert done.code == 1

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dncbm.artifacts import load_manifest
-from tests.end_to_end.conftest import Finished, command, environment
+from tests.end_to_end.conftest import WORDS, Finished, command, environment
 
 # long enough to be caught in the act, short enough for a test
 SLOW = [
     "--workers", "0", "--set", "sae.num_concepts=48", "--set", "sae.epochs=400",
+    "--vocabulary", str(WORDS),
 ]  # fmt: skip
 
 
@@ -44,9 +45,9 @@ def uninterrupted(
 @pytest.mark.parametrize(
     ("stage", "trace", "result"),
     [
-        ("embed", "embeddings*/**/*", "embeddings"),
+        ("embed", ".embeddings.partial*/shards", "embeddings"),
         ("discover", ".work/discover*", "sae"),
-        ("bottleneck", ".work/bottleneck*", "cbm"),
+        ("bottleneck", ".work/bottleneck/*", "cbm"),
     ],
 )
 def test_a_killed_stage_resumes_to_the_same_result(

@@ -7,7 +7,7 @@ import pytest
 
 import dncbm as library
 from dncbm.artifacts import load_manifest, verify_files
-from tests.end_to_end.conftest import SMALL
+from tests.end_to_end.conftest import SMALL, WORDS
 
 PARTS = ("embeddings", "vocabulary", "sae", "dictionary", "cbm", "report")
 
@@ -74,8 +74,8 @@ def test_the_stages_one_by_one_give_the_same_model(finished, photos: Path, dncbm
     model = tmp_path / "model"
     steps = [
         ("embed", "--data", photos, "--out", model, "--workers", 0, "--json"),
-        ("discover", model, *SMALL[:2], "--json"),
-        ("name", model, "--json"),
+        ("discover", model, *SMALL[:4], "--json"),
+        ("name", model, "--vocabulary", WORDS, "--json"),
         ("bottleneck", model, "--json"),
         ("report", model, "--json"),
     ]
@@ -95,7 +95,8 @@ def test_the_stages_one_by_one_give_the_same_model(finished, photos: Path, dncbm
 def test_a_recipe_file_runs_the_same_pipeline(finished, photos: Path, dncbm, tmp_path) -> None:
     out, _ = finished
     recipe = {
-        "data": str(photos), "out": "model", "workers": 0, "sae": {"num_concepts": 48},
+        "data": str(photos), "out": "model", "workers": 0, "vocabulary": str(WORDS),
+        "sae": {"num_concepts": 48, "epochs": 30},
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(recipe))
     done = dncbm("run", tmp_path / "run.json", "--json")
@@ -108,6 +109,7 @@ def test_the_paper_preset_runs_end_to_end(photos: Path, dncbm, tmp_path) -> None
     done = dncbm(
         "quickstart", "--data", photos, "--out", tmp_path / "m", "--sae-preset", "dncbm-paper",
         "--naming-preset", "paper", "--solver", "paper", "--workers", 0, "--json",
+        "--vocabulary", WORDS,
         "--set", "sae.epochs=20", "--set", "sae.num_concepts=64", "--set", "probe.epochs=10",
     )  # fmt: skip
     assert done.code == 0, done.err
