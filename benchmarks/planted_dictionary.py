@@ -26,7 +26,7 @@ from dncbm.sae.train import train_sae
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("default", {}),
     "dncbm-paper": ("dncbm-paper", {}),
-    "plain TopK": ("topk", {"aux_weight": 0.0}),
+    "plain TopK": ("topk", {"aux_weight": 0.0, "lr": 1e-3}),
 }
 COLUMNS = {
     "recovered_fraction": "recovered (matched cosine > 0.9)",
@@ -49,6 +49,7 @@ def config_for(method: str, options: argparse.Namespace, seed: int) -> SaeConfig
         "epochs": -(-options.steps * options.batch_size // options.rows),
         "precision": options.precision,
         "seed": seed,
+        "k": options.k,
     }
     return preset(name, embed_dim=options.width, num_rows=options.rows, **budget, **changes)
 
@@ -115,6 +116,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--concepts", type=int, default=4096)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--k", type=int, default=32, help="codes per row of the TopK methods")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--active", type=int, nargs=2, default=(16, 32))
     parser.add_argument("--noise", type=float, default=0.2)
