@@ -12,6 +12,7 @@ import words
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dncbm.errors import InvalidInput
 from dncbm.training import checkpoints
 
 NUM_VARIANTS = 16
@@ -57,9 +58,7 @@ def load_text_tower(model: nn.Module, cache: Path) -> None:
     """Put the averaged weights of train_text.py into ``model``."""
     saved = checkpoints.load_checkpoint(cache / "text.safetensors")
     if saved is None:
-        raise FileNotFoundError(
-            "text.safetensors is missing from the cache: run train_text.py first"
-        )
+        raise InvalidInput(f"{cache} holds no text.safetensors. Run train_text.py first.")
     own = model.state_dict()
     for name, tensor in saved[0].items():
         key = name.removeprefix("average.")

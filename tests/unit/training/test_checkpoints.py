@@ -107,6 +107,16 @@ def test_flattened_state_is_plain_json() -> None:
     assert json.loads(json.dumps(state))["param_groups"][0]["lr"] == 0.1
 
 
+def test_how_an_update_is_computed_is_not_taken_from_the_file() -> None:
+    """A checkpoint of fused kernels resumes on a machine that has none, and the other way."""
+    fused = torch.optim.AdamW([nn.Parameter(torch.zeros(2, 2))], lr=0.1, fused=True)
+    tensors, state = checkpoints.flatten_optimizer(fused)
+    plain = torch.optim.AdamW([nn.Parameter(torch.zeros(2, 2))], lr=0.3)
+    checkpoints.restore_optimizer(plain, tensors, state)
+    assert plain.param_groups[0]["lr"] == 0.1
+    assert not plain.param_groups[0]["fused"]
+
+
 def test_another_models_optimizer_state_is_refused() -> None:
     """Two parameters do not fit one."""
     _, state = checkpoints.flatten_optimizer(_fresh("sgd")[1])
