@@ -7,7 +7,7 @@ import numpy as np
 from dncbm.artifacts import require_input
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
@@ -25,6 +25,20 @@ SPLITS = ("train", "validation", "test")
 def readable(label: str) -> str:
     """A class name as a person, and a text encoder, would write it."""
     return label.replace("_", " ").strip()
+
+
+def probe_config(recipe: Recipe) -> ProbeConfig:
+    """The probe's configuration that a recipe asks for.
+
+    Raises:
+        UnknownName: a field that the probe does not have.
+    """
+    known = ProbeConfig.__dataclass_fields__
+    for name in recipe.probe:
+        if name not in known:
+            raise UnknownName("probe setting", name, known)
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in recipe.probe.items()}
+    return ProbeConfig(**{"seed": recipe.seed, **values})
 
 
 def labelled_rows(
@@ -67,7 +81,7 @@ def bottleneck_stage(
             f"The images have {len(classes)} class labels; a classifier needs at least two."
         )
     require_one_origin(embeddings, sae, dictionary, encoder)
-    config = ProbeConfig(**{"seed": recipe.seed, **recipe.probe})
+    config = probe_config(recipe)
     recorded = {"encoder": encoder.spec, "templates": list(recipe.templates), **asdict(config)}
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,

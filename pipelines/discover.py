@@ -4,6 +4,7 @@ import numpy as np
 
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
+from dncbm.sae.config import SaeConfig
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae, load_sae, save_sae
@@ -21,12 +22,7 @@ def discover_stage(
 ) -> LoadedSae:
     """Train the autoencoder on the train rows, or read the one this recipe already made."""
     rows = train_rows(embeddings)
-    config = preset(
-        recipe.sae_preset,
-        embed_dim=embeddings.embed_dim,
-        num_rows=len(rows),
-        **{"seed": recipe.seed, **recipe.sae},
-    )
+    config = sae_config(recipe, embeddings.embed_dim, len(rows))
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
         "encoder": embeddings.manifest.inputs["encoder"],
@@ -40,6 +36,12 @@ def discover_stage(
         )
         save_sae(workspace.sae, trained, config=config, inputs=inputs)
     return load_sae(workspace.sae)
+
+
+def sae_config(recipe: Recipe, embed_dim: int, num_rows: int) -> SaeConfig:
+    """The autoencoder's configuration that a recipe asks for."""
+    choices = {"seed": recipe.seed, **recipe.sae}
+    return preset(recipe.sae_preset, embed_dim=embed_dim, num_rows=num_rows, **choices)
 
 
 def train_rows(embeddings: EmbeddingsArtifact) -> np.ndarray:

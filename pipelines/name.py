@@ -14,7 +14,7 @@ from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
 from dncbm.errors import ArtifactError
 from dncbm.naming.assign import name_dictionary
-from dncbm.naming.config import naming_preset
+from dncbm.naming.config import NamingConfig, naming_preset
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
 from dncbm.naming.quality import naming_metrics
@@ -53,9 +53,7 @@ def name_stage(
 ) -> Dictionary:
     """Name every concept and keep its top train images, or read the dictionary already made."""
     vocabulary = vocabulary_stage(recipe, encoder, workspace)
-    config = naming_preset(
-        recipe.naming_preset, blocked_words=recipe.blocked_words, seed=recipe.seed
-    )
+    config = naming_config(recipe)
     recorded = {"naming": config.as_dict(), "examples": recipe.examples}
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
@@ -94,9 +92,23 @@ def name_stage(
     return load_dictionary(workspace.dictionary)
 
 
+def naming_config(recipe: Recipe) -> NamingConfig:
+    """The naming options that a recipe asks for."""
+    return naming_preset(recipe.naming_preset, blocked_words=recipe.blocked_words, seed=recipe.seed)
+
+
+def vocabulary_words(recipe: Recipe) -> list[str]:
+    """The words that a recipe names concepts with.
+
+    Raises:
+        InvalidInput: unreadable list, or fewer than two usable words.
+    """
+    return clean_words(read_words(recipe.vocabulary))
+
+
 def vocabulary_stage(recipe: Recipe, encoder: Encoder, workspace: Workspace) -> Vocabulary:
     """The vocabulary's text embeddings, embedded anew only when words or encoder changed."""
-    words = clean_words(read_words(recipe.vocabulary))
+    words = vocabulary_words(recipe)
     if (workspace.vocabulary / "manifest.json").is_file():
         try:
             stored = load_vocabulary(workspace.vocabulary)

@@ -13,11 +13,11 @@ from dncbm.data.concept_world import write_concept_world
 from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
 from dncbm.training.progress import Progress
-from pipelines.bottleneck import bottleneck_stage, test_accuracy
+from pipelines.bottleneck import bottleneck_stage, probe_config, test_accuracy
 from pipelines.console import stdout
-from pipelines.discover import discover_stage
+from pipelines.discover import discover_stage, sae_config
 from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
-from pipelines.name import name_stage
+from pipelines.name import name_stage, naming_config, vocabulary_words
 from pipelines.photos import sample_photos
 from pipelines.recipes import Recipe
 from pipelines.report import report_stage
@@ -40,8 +40,10 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
         with watch("render"):
             recipe = render_world(recipe, workspace.create().root)
     source = open_recipe_source(recipe)
-    require_classes(source, split_records(source, recipe.seed))
+    splits = split_records(source, recipe.seed)
+    require_classes(source, splits)
     encoder = load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+    check_choices(recipe, encoder.embed_dim, splits.count("train"))
     workspace.create().write_recipe(recipe)
 
     with watch("embed"):
@@ -70,6 +72,14 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
         "report": str(report),
         "seconds": watch.seconds,
     }
+
+
+def check_choices(recipe: Recipe, embed_dim: int, num_rows: int) -> None:
+    """Refuse a choice that a later stage would refuse, before hours of work on earlier ones."""
+    sae_config(recipe, embed_dim, num_rows)
+    vocabulary_words(recipe)
+    naming_config(recipe)
+    probe_config(recipe)
 
 
 def render_world(recipe: Recipe, root: Path) -> Recipe:

@@ -84,7 +84,7 @@ def one_word(root: Path) -> list[object]:
 @pytest.mark.parametrize(
     ("arguments", "code", "shown"),
     [
-        (empty_folder, 2, "no images"),
+        (empty_folder, 2, "No images in"),
         (one_class, 2, "one class ('red'); a classifier needs at least two"),
         (no_classes, 2, "no class labels"),
         (one_image_per_class, 2, "each class needs at least 3 photos"),
@@ -104,7 +104,7 @@ def test_quickstart_refuses_bad_input(dncbm, tmp_path: Path, arguments, code, sh
     assert done.code == code, done.err
     assert shown in done.message
     assert "Traceback" not in done.err
-    assert not (out / "cbm").exists()
+    assert not (out / "embeddings").exists(), "refused only after the work"
 
 
 def test_options_that_do_not_parse_exit_with_two(dncbm) -> None:
