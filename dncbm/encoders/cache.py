@@ -107,7 +107,7 @@ def embed(
     work = out.parent / f".{out.name}.partial-{fingerprint(recipe)[:12]}"
     with writing(out):
         (work / SHARDS).mkdir(parents=True, exist_ok=True)
-    with _only_one(work):
+    with _only_one(work), _one_core_left():
         job = _Job(source, encoder, config, work, progress)
         retry_dead_workers(job.run, lambda: len(job.pending()))
         metrics = job.write_items(splits)
@@ -156,6 +156,22 @@ def _only_one(work: Path) -> Iterator[None]:
                 "output directory."
             ) from error
         yield
+
+
+@contextmanager
+def _one_core_left() -> Iterator[None]:
+    """Leave a core to the decoding processes while the encoder runs.
+
+    Threads of a forward pass wait for the slowest of them: with one thread per core, a decoder
+    that takes a core stalls them all (measured: 5 times slower on two busy cores). It holds
+    without workers too, since the number of threads may change the last bit of a result.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Job:
