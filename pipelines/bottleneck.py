@@ -1,6 +1,7 @@
 """Stage 4: codes to classes, measured beside its baselines on the same embeddings."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,8 @@ def probe_config(recipe: Recipe) -> ProbeConfig:
     for name in recipe.probe:
         if name not in known:
             raise UnknownName("probe setting", name, known)
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in recipe.probe.items()}
-    return ProbeConfig(**{"seed": recipe.seed, **values})
+    values: dict[str, Any] = {"seed": recipe.seed, **recipe.probe}
+    return ProbeConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
 def labelled_rows(
