@@ -39,7 +39,9 @@ def probe_config(recipe: Recipe) -> ProbeConfig:
         if name not in known:
             raise UnknownName("probe setting", name, known)
     values: dict[str, Any] = {"seed": recipe.seed, **recipe.probe}
-    return ProbeConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    if "necs" in values:
+        values["necs"] = tuple(values["necs"])
+    return ProbeConfig(**values)
 
 
 def labelled_rows(
