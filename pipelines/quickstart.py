@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ from rich.table import Table
 
 from dncbm.artifacts import slug
 from dncbm.data.concept_world import write_concept_world
+from dncbm.data.world_truth import read_truth, score_world
+from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
+from dncbm.sae.encode import encode_rows
+from dncbm.sae.rows import ShardRows
 from dncbm.training.progress import Progress
 from pipelines.bottleneck import bottleneck_stage, probe_config, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage, sae_config
 from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
-from pipelines.name import name_stage, naming_config, vocabulary_words
+from pipelines.name import item_ids, name_stage, naming_config, vocabulary_words
 from pipelines.photos import sample_photos
 from pipelines.recipes import Recipe
 from pipelines.report import report_stage
@@ -36,7 +41,8 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
     continues after a kill, and a second run costs seconds.
     """
     watch = Stopwatch()
-    if recipe.data is None and recipe.dataset is None:
+    rendered = recipe.data is None and recipe.dataset is None
+    if rendered:
         with watch("render"):
             recipe = render_world(recipe, workspace.create().root)
     source = open_recipe_source(recipe)
@@ -60,7 +66,8 @@ def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress) -> di
     with watch("report"):
         report = report_stage(recipe, workspace, predictor, progress)
     workspace.clean()
-    return {
+    truth = {"world": score_against_truth(recipe, embeddings, predictor)} if rendered else {}
+    return truth | {
         "accuracy": test_accuracy(cbm),
         "sae": _sae_metrics(sae.manifest.metrics, sae.model.num_concepts),
         "naming": dict(dictionary.manifest.metrics["naming"]),
@@ -87,6 +94,18 @@ def render_world(recipe: Recipe, root: Path) -> Recipe:
     out = root / "concept-world"
     write_concept_world(out, num_images=recipe.world_images, size=WORLD_SIZE, seed=recipe.seed)
     return dataclasses.replace(recipe, data=str(out))
+
+
+def score_against_truth(
+    recipe: Recipe, embeddings: EmbeddingsArtifact, predictor: Predictor
+) -> dict[str, float]:
+    """How well the concepts and their names match what the rendered scenes really show."""
+    truth = read_truth(Path(str(recipe.data)))
+    position = {path: index for index, path in enumerate(truth.paths)}
+    order = [position[path] for path in item_ids(embeddings, embeddings.rows())]
+    codes = encode_rows(predictor.sae, ShardRows(embeddings.shards))
+    names = [(n.name, *(word for word, _ in n.alternatives)) for n in predictor.dictionary.names]
+    return asdict(score_world(codes, truth.presence[order], truth.concepts, names))
 
 
 def _sae_metrics(metrics: dict[str, Any], num_concepts: int) -> dict[str, Any]:
@@ -140,6 +159,14 @@ def show_result(result: dict[str, Any], workspace: Workspace) -> None:
         f"{sae['l0']:.1f} concepts per image; "
         f"{sum(result['seconds'].values()):.0f} s in all."
     )
+    if "world" in result:
+        world = result["world"]
+        stdout.print(
+            f"Against the truth of the rendered scenes: mean correlation "
+            f"{world['mean_correlation']:.2f}, {world['recovered_fraction']:.0%} of the concepts "
+            f"recovered, {world['naming_top1']:.0%} named exactly "
+            f"({world['naming_top5']:.0%} within the alternatives)."
+        )
     stdout.print(f"\nReport:  {result['report']}", markup=False, soft_wrap=True)
     stdout.print(f"Service: dncbm serve {workspace.root} --port 8000", markup=False, soft_wrap=True)
     stdout.print(

@@ -122,3 +122,16 @@ def test_doctor_checks_an_installation_and_a_model(finished, dncbm) -> None:
     assert done.code == 0, done.err
     assert set(done.json["model"]) == set(PARTS)
     assert not str(done.json["encoder_mini"]).startswith("broken")
+
+
+def test_without_photos_the_concept_world_is_rendered_and_scored(dncbm, tmp_path) -> None:
+    recipe = {
+        "out": "model", "workers": 0, "vocabulary": str(WORDS), "world_images": 100,
+        "sae": {"num_concepts": 64, "epochs": 5},
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(recipe))
+    done = dncbm("run", tmp_path / "run.json")
+    assert done.code == 0, done.err
+    assert "Against the truth of the rendered scenes" in done.out
+    assert (tmp_path / "model" / "concept-world" / "concepts.csv").is_file()
+    assert "dncbm serve" in done.out
