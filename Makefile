@@ -9,8 +9,9 @@ ARGS   ?=
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/dncbm quickstart --out $(OUT) $(ARGS)
 
+# one thread each: two processes with two threads on two cores wait for each other
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
