@@ -1,7 +1,6 @@
 """The whole path, top to bottom: photos, embeddings, concepts, names, classifier, report."""
 
 import dataclasses
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from pipelines.recipes import Recipe
 from pipelines.report import report_stage
 from pipelines.serialise import prediction_dict
 from pipelines.workspace import Stopwatch, Workspace
-
-logger = logging.getLogger(__name__)
 
 WORLD_SIZE = 128
 
