@@ -17,6 +17,7 @@ from dncbm.naming.assign import name_dictionary
 from dncbm.naming.config import NamingConfig, naming_preset
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
+from dncbm.naming.prototypes import concept_prototypes
 from dncbm.naming.quality import naming_metrics
 from dncbm.naming.vocabulary import (
     Vocabulary,
@@ -27,7 +28,7 @@ from dncbm.naming.vocabulary import (
     save_vocabulary,
 )
 from dncbm.sae.encode import encode_rows
-from dncbm.sae.rows import ShardRows
+from dncbm.sae.rows import ShardRows, chunks
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.discover import train_rows
@@ -64,20 +65,25 @@ def name_stage(
     if is_current(workspace.dictionary, "dictionary", recorded, inputs):
         return load_dictionary(workspace.dictionary)
     rows = train_rows(embeddings)
+    train = ShardRows(embeddings.shards, rows)
+    codes = encode_rows(sae.model, train, progress=progress)
+    dictionary = sae.model.dictionary.detach()
+    directions = dictionary
+    if config.direction == "images":
+        directions = concept_prototypes(codes, chunks(train), dictionary)
     naming = name_dictionary(
-        sae.model.dictionary.detach(),
+        directions,
         vocabulary,
         config=config,
         image_mean=mean_embedding(embeddings, rows),
         encoder_fingerprint=encoder.fingerprint,
     )
-    codes = encode_rows(sae.model, ShardRows(embeddings.shards, rows), progress=progress)
     statistics = concept_statistics(codes)
     examples = top_examples(codes, recipe.examples, rows=rows, item_ids=item_ids(embeddings, rows))
     density = statistics["density"].to_numpy()
     save_dictionary(
         workspace.dictionary,
-        directions=sae.model.dictionary.detach(),
+        directions=dictionary,
         names=naming.names,
         statistics=statistics,
         examples=examples,

@@ -72,7 +72,8 @@ def name_dictionary(
     would have named it; its alternatives then begin with the best shown word.
 
     Args:
-        dictionary: decoder rows, any length above 0.
+        dictionary: decoder rows, or the prototypes of `concept_prototypes` where
+            `config.direction` is `images`; any length above 0.
         vocabulary: words embedded by the encoder whose embeddings the dictionary explains.
         config: options; None takes the defaults, `naming_preset("paper")` is the paper's rule.
         image_mean: mean image embedding, used by `centring="words+directions"` only.

@@ -7,11 +7,16 @@ from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.centring import CENTRINGS
 from dncbm.naming.index import INDEX_KINDS
 
+DIRECTIONS = ("dictionary", "images")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamingConfig:
     """Options of `assign_names`; the defaults are the `default` preset."""
 
+    direction: str = "dictionary"
+    """What is compared with the words: `dictionary`, the concept's row (the paper), or
+    `images`, the prototype of the images on which it is active."""
     centring: str = "words"
     """`none` (the paper), `words` (subtract the mean word), `words+directions` (also remove
     the part of each direction that lies along the image mean)."""
@@ -32,6 +37,8 @@ class NamingConfig:
     """Of the random directions."""
 
     def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise UnknownName("naming direction", self.direction, DIRECTIONS)
         if self.centring not in CENTRINGS:
             raise UnknownName("centring", self.centring, CENTRINGS)
         if self.index not in INDEX_KINDS:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dncbm.errors import InvalidInput, UnknownName
@@ -26,6 +26,18 @@ class Activation(Protocol):
 
     def __call__(self, pre_activations: Any, /) -> Any:
         """Codes, >= 0, of the same shape."""
+        ...
+
+
+@runtime_checkable
+class Selecting(Protocol):
+    """An activation that keeps chosen entries and cuts all others: training can then be sparse."""
+
+    def select(self, pre_activations: Any, /) -> Any:
+        """Flat positions (m), ascending by row, of the entries of (n, c) that may be active.
+
+        What is active is their positive part; at every other position the code is 0.
+        """
         ...
 
 
@@ -62,6 +74,13 @@ class TopK(nn.Module):
         values, indices = pre_activations.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(pre_activations).scatter(-1, indices, values.relu())
 
+    def select(self, pre_activations: Float[Tensor, "n c"]) -> Int[Tensor, "m"]:
+        """Flat positions of the k largest entries of every row, m = n k."""
+        rows, concepts = pre_activations.shape
+        indices = pre_activations.topk(self.k, dim=-1, sorted=False).indices
+        first = torch.arange(rows, device=indices.device)[:, None] * concepts
+        return (indices + first).flatten()
+
 
 class BatchTopK(nn.Module):
     """The k·n largest positive pre-activations of a batch (Bussmann et al. 2412.06410).
@@ -87,13 +106,20 @@ class BatchTopK(nn.Module):
 
     def forward(self, pre_activations: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         """Codes with k non-zero entries per row on average."""
-        positive = pre_activations.relu()
+        return pre_activations.relu() * self._kept(pre_activations.detach())
+
+    def select(self, pre_activations: Float[Tensor, "n c"]) -> Int[Tensor, "m"]:
+        """Flat positions of the kept entries, m = n k on average."""
+        return self._kept(pre_activations).flatten().nonzero()[:, 0]
+
+    def _kept(self, pre_activations: Tensor) -> Tensor:
         if not self.training:
-            return positive * (positive > self.threshold)
-        flat = positive.detach().flatten()
-        smallest = flat.kthvalue(flat.numel() - self.k * len(positive) + 1).values
+            return pre_activations > self.threshold.clamp(min=0)
+        positive = pre_activations.relu().flatten()
+        smallest = positive.kthvalue(positive.numel() - self.k * len(pre_activations) + 1).values
         self._follow(smallest.float())
-        return positive * (positive >= smallest)
+        # Where fewer than k n entries are positive the smallest is 0, and zeros are not active.
+        return (pre_activations >= smallest) & (pre_activations > 0)
 
     def _follow(self, smallest: Tensor) -> None:
         # The first batches average plainly, so that the start value 0 leaves no trace.

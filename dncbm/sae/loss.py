@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
@@ -26,22 +26,21 @@ def sparsity_per_row(codes: Float[Tensor, "n c"]) -> Float[Tensor, "n"]:
 
 def auxiliary_loss(
     residual: Float[Tensor, "n d"],
-    pre_activations: Float[Tensor, "n c"],
-    dictionary: Float[Tensor, "c d"],
-    dead: Bool[Tensor, "c"],
+    candidates: Float[Tensor, "n dead"],
+    directions: Float[Tensor, "dead d"],
     k: int,
 ) -> Float[Tensor, ""]:
     """How badly the dead concepts explain the residual: 0 perfectly, 1 not at all.
 
     AuxK of Gao et al. (2406.04093, appendix A.2): the k largest pre-activations among dead
-    concepts reconstruct the residual, which itself gets no gradient; the squared error is
-    divided by the residual's energy. 0 where nothing is dead or nothing is left to explain.
+    concepts (`candidates`, with their dictionary rows `directions`) reconstruct the residual,
+    which itself gets no gradient; the squared error is divided by the residual's energy. 0
+    where nothing is dead or nothing is left to explain.
     """
     target = residual.detach()
     energy = target.square().sum()
-    if not bool(dead.any()) or not bool(energy > 0):
+    if not len(directions) or not bool(energy > 0):
         return residual.new_zeros(())
-    candidates = pre_activations[:, dead]
     values, indices = candidates.topk(min(k, candidates.shape[-1]), dim=-1, sorted=False)
     codes = torch.zeros_like(candidates).scatter(-1, indices, values.relu())
-    return (target - codes @ dictionary[dead]).square().sum() / energy
+    return (target - codes @ directions).square().sum() / energy

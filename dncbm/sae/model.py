@@ -12,7 +12,7 @@ directions of the embedding space itself. With `normalize` x is first divided by
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,10 +81,15 @@ class SaeModel(nn.Module):
             embeddings = functional.normalize(embeddings, dim=-1)
         return (embeddings - self.input_mean) / self.input_scale
 
-    def pre_activations(self, standardized: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """Encoder output before the activation."""
+    def pre_activations(
+        self, standardized: Float[Tensor, "n d"], concepts: Bool[Tensor, "c"] | None = None
+    ) -> Float[Tensor, "n chosen"]:
+        """Encoder output before the activation, of all concepts or of the marked ones."""
+        centred = standardized - self.pre_bias
+        if concepts is None:
+            return functional.linear(centred, self.encoder_weight, self.encoder_bias)
         return functional.linear(
-            standardized - self.pre_bias, self.encoder_weight, self.encoder_bias
+            centred, self.encoder_weight[concepts], self.encoder_bias[concepts]
         )
 
     def decode_standardized(self, codes: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:

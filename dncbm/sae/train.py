@@ -18,9 +18,10 @@ from torch import Tensor
 
 from dncbm.artifacts import fingerprint, writing
 from dncbm.errors import ArtifactMismatch, InvalidInput
+from dncbm.sae.active import batch_codes
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.init import initialize, set_standardization
-from dncbm.sae.loss import auxiliary_loss, reconstruction_per_row, sparsity_per_row
+from dncbm.sae.loss import auxiliary_loss, reconstruction_per_row
 from dncbm.sae.metrics import SaeMetrics, evaluate_sae
 from dncbm.sae.model import SaeModel
 from dncbm.sae.resample import draw_inputs, revive
@@ -143,39 +144,36 @@ class TrainingRun:
     def _train_step(self, batch: Float[Tensor, "n d"]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         with _autocast(self.config.precision, self.device):
-            losses, codes = self._losses(batch)
+            losses, fired = self._losses(batch)
         losses.total.backward()
         self.model.project_dictionary_gradient()
         self.optimizer.step()
         self.model.normalize_dictionary()
-        self._count(losses, codes.detach() > 0)
+        self._count(losses, fired, len(batch))
 
     def _losses(self, batch: Float[Tensor, "n d"]) -> tuple[Losses, Tensor]:
         config, model = self.config, self.model
-        pre = model.pre_activations(batch)
-        codes = model.activation(pre)
-        reconstruction = model.decode_standardized(codes)
-        error = reconstruction_per_row(batch, reconstruction, config.reduction).mean()
-        sparsity = sparsity_per_row(codes).mean() if config.l1 else batch.new_zeros(())
-        auxiliary = batch.new_zeros(())
-        if config.aux_weight:
-            dead = self.rows_since_fired > config.dead_after
-            auxiliary = auxiliary_loss(
-                batch - reconstruction, pre, model.dictionary, dead, config.aux_k
-            )
-        total = error + config.l1 * sparsity + config.aux_weight * auxiliary
-        return Losses(error, sparsity, auxiliary, total), codes
+        codes = batch_codes(model, batch)
+        error = reconstruction_per_row(batch, codes.reconstruction, config.reduction).mean()
+        auxiliary = self._auxiliary(batch, codes.reconstruction)
+        total = error + config.l1 * codes.l1 + config.aux_weight * auxiliary
+        return Losses(error, codes.l1, auxiliary, total), codes.fired
 
-    def _count(self, losses: Losses, active: Tensor) -> None:
-        fired = active.sum(dim=0)
+    def _auxiliary(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
+        dead = self.rows_since_fired > self.config.dead_after
+        if not self.config.aux_weight or not bool(dead.any()):
+            return batch.new_zeros(())
+        candidates = self.model.pre_activations(batch, dead)
+        directions = self.model.dictionary[dead]
+        return auxiliary_loss(batch - reconstruction, candidates, directions, self.config.aux_k)
+
+    def _count(self, losses: Losses, fired: Tensor, rows: int) -> None:
         self.fired_in_epoch += fired
-        self.rows_since_fired += len(active)
+        self.rows_since_fired += rows
         self.rows_since_fired[fired > 0] = 0
         terms = [losses.reconstruction, losses.sparsity, losses.auxiliary, losses.total]
-        row_mean = torch.stack(
-            [*(term.detach().double() for term in terms), fired.sum() / len(active)]
-        )
-        self.sums += row_mean * len(active)
+        row_mean = torch.stack([*(term.detach().double() for term in terms), fired.sum() / rows])
+        self.sums += row_mean * rows
 
     def _end_epoch(self) -> None:
         epoch = (self.step - 1) // self.per_epoch

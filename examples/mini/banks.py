@@ -9,6 +9,7 @@ import numpy as np
 import sources
 import torch
 import words
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,7 +56,14 @@ def wordings(synonyms: list[str]) -> list[str]:
 
 
 def load_text_tower(model: nn.Module, cache: Path) -> None:
-    """Put the averaged weights of train_text.py into ``model``."""
+    """Put the averaged weights of train_text.py into ``model``.
+
+    Where the cache holds ``start.safetensors`` (the bundled weights, to go on from), they are taken
+    instead, image tower included.
+    """
+    if (cache / "start.safetensors").exists():
+        model.load_state_dict(load_file(cache / "start.safetensors"))
+        return
     saved = checkpoints.load_checkpoint(cache / "text.safetensors")
     if saved is None:
         raise InvalidInput(f"{cache} holds no text.safetensors. Run train_text.py first.")

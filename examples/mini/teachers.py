@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import precision
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -97,7 +98,7 @@ class SentenceTeacher:
                 max_length=48,
                 return_tensors="pt",
             )
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with precision.autocast():
                 hidden = self._model(**inputs).last_hidden_state.float()
             mask = inputs["attention_mask"][..., None].float()
             pooled = functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)

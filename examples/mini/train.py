@@ -15,6 +15,7 @@ import banks
 import batches
 import model as mini
 import numpy as np
+import precision
 import sources
 import torch
 import watch
@@ -32,20 +33,20 @@ from dncbm.training import seeding
 
 LOGGER = logging.getLogger("mini.train")
 
-# Photos of each source in a batch. Small sources come round more often: garments 70 times.
+# Photos of each source in a batch. Small sources come round more often than big ones.
 SHARES = {
-    "tiny": 52,
-    "cifar": 100,
-    "clothing": 72,
-    "world": 12,
-    "flickr": 14,
-    "clip": 5,
-    "coco": 4,
+    "tiny": 24,
+    "cifar": 72,
+    "clothing": 18,
+    "world": 3,
+    "flickr": 6,
+    "clip": 2,
+    "coco": 2,
     "cc12m": 1,
 }
 # (share of the steps, pixels): small pictures first, the stated input size last.
-RESOLUTIONS = ((0.51, 64), (0.595, 80), (1.01, 96))
-NUM_WORDS = 2048  # words drawn per step for the word loss
+RESOLUTIONS = ((0.66, 64), (0.72, 80), (1.01, 96))
+NUM_WORDS = 1024  # words drawn per step for the word loss
 NUM_CAPTIONS = 256  # captions drawn per step as further negatives
 NUM_CLIP_NAMES = 192
 WORD_TEMPERATURE = 0.06
@@ -54,7 +55,7 @@ WORD_TEMPERATURE = 0.06
 MIN_AREA = {"tiny": 0.45, "cifar": 0.5, "clothing": 0.4}
 MIN_AREA_OTHERS = 0.3
 WEIGHTS = {
-    "names": 1.5,
+    "names": 2.5,
     "soft": 0.5,
     "words": 0.3,
     "captions": 0.3,
@@ -140,7 +141,7 @@ class Curriculum:
         rows = {n: batches.draw_rows(s, SHARES[n], draw) for n, s in self.sources.items()}
         chosen = [(self.sources[n], r, MIN_AREA.get(n, MIN_AREA_OTHERS)) for n, r in rows.items()]
         pixels = batches.augmented(chosen, self.side(step), draw)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with precision.autocast():
             features = self.learner.visual.trunk(pixels)
             embeddings = self.learner.visual.head(features)
             guessed = self.learner.feature_head(features)
@@ -299,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4700)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -312,10 +313,10 @@ def main() -> None:
     learner.visual.to(memory_format=torch.channels_last)
     curriculum = Curriculum(learner, arguments.cache, arguments.data, model, arguments.steps)
     config = LoopConfig(
-        average_decay=0.997,
+        average_decay=0.998,
         steps=arguments.steps,
         warmup=300,
-        checkpoint_every=200,
+        checkpoint_every=400,
         seed=arguments.seed,
     )
     trainer = Trainer(learner, config, arguments.cache / "image.safetensors")

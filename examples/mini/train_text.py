@@ -15,6 +15,7 @@ from pathlib import Path
 
 import model as mini
 import numpy as np
+import precision
 import torch
 import words
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def step_losses(
     phrase, phrase_target = targets["phrase"].sample(BATCH["phrase"], draw)
     clip, clip_target = targets["clip"].sample(BATCH["clip"], draw)
     caption, caption_target = targets["caption"].sample(BATCH["caption"], draw)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with precision.autocast():
         short = text_of(model, tokenizer, [*word, *phrase, *clip])
         long = text_of(model, tokenizer, caption)
         num_clip = len(clip)

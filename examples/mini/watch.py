@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import batches
+import precision
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,7 +38,7 @@ def embed(learner: "ImageLearner", source: batches.Source, rows: Tensor) -> Tens
         pixels = batches.centre_crops(
             batches.pixels_of(source, chosen), source.aspect[chosen], SIDE
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with precision.autocast():
             parts.append(learner.visual(batches.normalised(pixels)).float())
     return functional.normalize(torch.cat(parts), dim=1)
 

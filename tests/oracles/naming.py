@@ -58,3 +58,10 @@ def top_rows(codes: np.ndarray, concept: int, k: int) -> list[tuple[int, float]]
     """The k rows with the largest positive code of a concept, ties by the earlier row."""
     active = [(row, float(code)) for row, code in enumerate(codes[:, concept]) if code > 0]
     return sorted(active, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+
+def prototype(codes: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Unit direction from the mean image to one concept's code-weighted mean image."""
+    rows = [unit(image.astype(np.float64)) for image in images]
+    weighted = sum(code * row for code, row in zip(codes, rows, strict=True)) / sum(codes)
+    return unit(weighted - sum(rows) / len(rows))
