@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,33 @@ def test_a_failed_save_keeps_the_last_and_leaves_nothing(
     assert loaded is not None
     assert loaded[1] == {"step": 1}
     assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+_KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from dncbm.training import checkpoints
+
+def half_a_file(tensors, path, metadata):
+    whole(tensors, path, metadata=metadata)
+    os.truncate(path, Path(path).stat().st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+whole, checkpoints.save_file = checkpoints.save_file, half_a_file
+checkpoints.save_checkpoint(sys.argv[1], {"a": torch.ones(1000)}, {"step": 2})
+"""
+
+
+def test_a_kill_in_the_middle_of_a_write_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    checkpoints.save_checkpoint(path, {"a": torch.zeros(1000)}, {"step": 1})
+    killed = subprocess.run([sys.executable, "-c", _KILLED_WHILE_WRITING, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    loaded = checkpoints.load_checkpoint(path)
+    assert loaded is not None
+    assert loaded[1] == {"step": 1}
+    assert torch.equal(loaded[0]["a"], torch.zeros(1000))
 
 
 def test_a_state_that_is_no_json_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
