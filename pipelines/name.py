@@ -17,7 +17,7 @@ from dncbm.naming.assign import name_dictionary
 from dncbm.naming.config import NamingConfig, naming_preset
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
-from dncbm.naming.prototypes import concept_prototypes
+from dncbm.naming.prototypes import naming_directions
 from dncbm.naming.quality import naming_metrics
 from dncbm.naming.vocabulary import (
     Vocabulary,
@@ -68,11 +68,8 @@ def name_stage(
     train = ShardRows(embeddings.shards, rows)
     codes = encode_rows(sae.model, train, progress=progress)
     dictionary = sae.model.dictionary.detach()
-    directions = dictionary
-    if config.direction == "images":
-        directions = concept_prototypes(codes, chunks(train), dictionary)
     naming = name_dictionary(
-        directions,
+        naming_directions(config.direction, dictionary, codes, chunks(train)),
         vocabulary,
         config=config,
         image_mean=mean_embedding(embeddings, rows),

@@ -7,7 +7,7 @@ from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.centring import CENTRINGS
 from dncbm.naming.index import INDEX_KINDS
 
-DIRECTIONS = ("dictionary", "images")
+DIRECTIONS = ("dictionary", "images", "both")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +15,8 @@ class NamingConfig:
     """Options of `assign_names`; the defaults are the `default` preset."""
 
     direction: str = "dictionary"
-    """What is compared with the words: `dictionary`, the concept's row (the paper), or
-    `images`, the prototype of the images on which it is active."""
+    """What is compared with the words: `dictionary`, the concept's row (the paper); `images`,
+    the prototype of the images on which it is active; `both`, halfway between the two."""
     centring: str = "words"
     """`none` (the paper), `words` (subtract the mean word), `words+directions` (also remove
     the part of each direction that lies along the image mean)."""

@@ -20,9 +20,28 @@ from dncbm.errors import InvalidInput
 _VANISHING = 1e-6
 
 
+def naming_directions(
+    kind: str,
+    dictionary: Float[Tensor, "c d"],
+    codes: sp.csr_matrix,
+    embeddings: Iterable[Float[Tensor, "_ d"]],
+) -> Float[Tensor, "c d"]:
+    """What `NamingConfig.direction` = `kind` compares with the words."""
+    if kind == "dictionary":
+        return dictionary
+    prototypes = concept_prototypes(codes, embeddings, dictionary)
+    if kind == "images":
+        return prototypes
+    rows = functional.normalize(dictionary.detach().to("cpu", torch.float32), dim=1)
+    halfway = rows + prototypes
+    # Opposite directions have no middle.
+    vanishing = halfway.norm(dim=1, keepdim=True) < _VANISHING
+    return functional.normalize(torch.where(vanishing, prototypes, halfway), dim=1)
+
+
 def concept_prototypes(
     codes: sp.csr_matrix,
-    embeddings: Iterable[Float[Tensor, "block d"]],
+    embeddings: Iterable[Float[Tensor, "_ d"]],
     fallback: Float[Tensor, "c d"],
 ) -> Float[Tensor, "c d"]:
     """Unit directions from the mean image to each concept's code-weighted mean image.

@@ -4,7 +4,7 @@ import scipy.sparse as sp
 import torch
 
 from dncbm.errors import InvalidInput
-from dncbm.naming.prototypes import concept_prototypes
+from dncbm.naming.prototypes import concept_prototypes, naming_directions
 from tests.oracles import naming as oracle
 
 ROWS, WIDTH, CONCEPTS = 30, 6, 5
@@ -59,3 +59,17 @@ def test_codes_of_other_rows_are_refused(codes: np.ndarray, rows: int) -> None:
         concept_prototypes(
             sp.csr_matrix(codes), torch.ones(rows, WIDTH).split(8), torch.eye(CONCEPTS, WIDTH)
         )
+
+
+def test_both_is_halfway_between_row_and_prototype(
+    codes: np.ndarray, embeddings: torch.Tensor
+) -> None:
+    table = sp.csr_matrix(codes)
+    rows = torch.nn.functional.normalize(torch.randn(CONCEPTS, WIDTH), dim=1)
+    images = naming_directions("images", rows, table, [embeddings])
+    both = naming_directions("both", rows, table, [embeddings])
+    assert torch.equal(naming_directions("dictionary", rows, table, []), rows)
+    torch.testing.assert_close((both * rows).sum(1), (both * images).sum(1))
+    torch.testing.assert_close(both.norm(dim=1), torch.ones(CONCEPTS))
+    opposite = naming_directions("both", -images, table, [embeddings])
+    torch.testing.assert_close(opposite, images)
