@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
@@ -18,6 +19,9 @@ from torch.nn import functional
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
 from dncbm.encoders.spec import EncoderSpec, fetching, parse_spec
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
+from dncbm.training.precision import native_bfloat16
+
+_log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROBE_TEXTS = ("a photo of a cat.", "Snow-covered mountains; 3 boats!")
@@ -185,6 +189,8 @@ def _precision(name: str, device: str) -> str:
         return "fp16" if device.startswith("cuda") else "fp32"
     if name not in _PRECISIONS:
         raise UnknownName("precision", name, ["auto", *_PRECISIONS])
+    if name == "bf16" and not native_bfloat16(device):
+        _log.warning("This processor emulates bf16, which is many times slower than fp32.")
     return name
 
 

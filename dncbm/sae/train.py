@@ -32,6 +32,7 @@ from dncbm.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from dncbm.training.precision import bfloat16_products
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.schedules import Schedule, constant, cosine
 from dncbm.training.seeding import generator
@@ -289,7 +290,7 @@ def _schedule(config: SaeConfig, total: int) -> Schedule:
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return bfloat16_products(device)
 
 
 def _check_width(rows: EmbeddingRows, config: SaeConfig) -> None:

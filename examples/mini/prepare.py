@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import precision
 import torch
 from PIL import Image
 from sources import Photo, all_photos, as_bytes_io
@@ -23,6 +22,7 @@ from teachers import MobileNetV1
 from torch.nn import functional
 
 from dncbm.data.concept_world import render_scene
+from dncbm.training.precision import bfloat16_products
 
 LOGGER = logging.getLogger("mini.prepare")
 
@@ -77,7 +77,7 @@ def prepare_teacher(model: MobileNetV1, pixels: np.ndarray, cache: Path, name: s
         rows = slice(first, first + TEACHER_BATCH)
         x = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2).float()
         x = functional.interpolate(x, size=side, mode="bicubic").clamp(0, 255)
-        with precision.autocast():
+        with bfloat16_products("cpu"):
             feature, logit = model(x.to(memory_format=torch.channels_last))
         features[rows], logits[rows] = feature.half().numpy(), logit.half().numpy()
         if first % (TEACHER_BATCH * 200) == 0:

@@ -15,7 +15,6 @@ import banks
 import batches
 import model as mini
 import numpy as np
-import precision
 import sources
 import torch
 import watch
@@ -30,6 +29,7 @@ from dncbm.contrastive.loss import (
 )
 from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
+from dncbm.training.precision import bfloat16_products
 
 LOGGER = logging.getLogger("mini.train")
 
@@ -141,7 +141,7 @@ class Curriculum:
         rows = {n: batches.draw_rows(s, SHARES[n], draw) for n, s in self.sources.items()}
         chosen = [(self.sources[n], r, MIN_AREA.get(n, MIN_AREA_OTHERS)) for n, r in rows.items()]
         pixels = batches.augmented(chosen, self.side(step), draw)
-        with precision.autocast():
+        with bfloat16_products("cpu"):
             features = self.learner.visual.trunk(pixels)
             embeddings = self.learner.visual.head(features)
             guessed = self.learner.feature_head(features)

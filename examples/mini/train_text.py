@@ -15,7 +15,6 @@ from pathlib import Path
 
 import model as mini
 import numpy as np
-import precision
 import torch
 import words
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from torch.nn import functional
 from dncbm.contrastive.loss import cosine_loss, similarity_distillation_loss
 from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
+from dncbm.training.precision import bfloat16_products
 
 LOGGER = logging.getLogger("mini.train_text")
 BATCH = {"word": 448, "phrase": 96, "caption": 96, "clip": 128}
@@ -146,7 +146,7 @@ def step_losses(
     phrase, phrase_target = targets["phrase"].sample(BATCH["phrase"], draw)
     clip, clip_target = targets["clip"].sample(BATCH["clip"], draw)
     caption, caption_target = targets["caption"].sample(BATCH["caption"], draw)
-    with precision.autocast():
+    with bfloat16_products("cpu"):
         short = text_of(model, tokenizer, [*word, *phrase, *clip])
         long = text_of(model, tokenizer, caption)
         num_clip = len(clip)

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import batches
-import precision
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dncbm.training.precision import bfloat16_products
 
 if TYPE_CHECKING:
     from train import Curriculum, ImageLearner
@@ -38,7 +39,7 @@ def embed(learner: "ImageLearner", source: batches.Source, rows: Tensor) -> Tens
         pixels = batches.centre_crops(
             batches.pixels_of(source, chosen), source.aspect[chosen], SIDE
         )
-        with precision.autocast():
+        with bfloat16_products("cpu"):
             parts.append(learner.visual(batches.normalised(pixels)).float())
     return functional.normalize(torch.cat(parts), dim=1)
 
