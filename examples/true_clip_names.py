@@ -1,6 +1,7 @@
 """Names of the top concepts of CIFAR-10 classes, on true CLIP ViT-B/32 embeddings.
 
-    python examples/true_clip_names.py DIRECTORY [--steps 600] [--preset NAME] [--all-centrings]
+    python examples/true_clip_names.py DIRECTORY [--steps 600] [--preset NAME] [--direction KIND]
+    [--all-centrings]
 
 DIRECTORY holds `image_embeddings.npz` (vectors, label, source) and `text_vocab.npz` (vectors,
 names) of CLIP ViT-B/32, prompt "a {name}". Prints zero-shot accuracy from the embeddings alone,
@@ -11,12 +12,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from dncbm.naming.assign import Naming, name_dictionary
-from dncbm.naming.config import NamingConfig
+from dncbm.naming.config import DIRECTIONS, NamingConfig
+from dncbm.naming.prototypes import naming_directions
 from dncbm.naming.quality import naming_metrics
 from dncbm.naming.vocabulary import Vocabulary
 from dncbm.sae.model import SaeModel
@@ -117,6 +120,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--preset", default="default", help="of the SAE")
+    parser.add_argument("--direction", choices=DIRECTIONS, default=NamingConfig().direction)
     parser.add_argument("--all-centrings", action="store_true")
     arguments = parser.parse_args()
     images, labels = read_images(arguments.directory)
@@ -129,13 +133,16 @@ def main() -> None:
     model = train(images, arguments.steps, arguments.preset)
     with torch.no_grad():
         codes, dictionary = model.encode(images), model.dictionary.detach()
+    directions = naming_directions(
+        arguments.direction, dictionary, sp.csr_matrix(codes.numpy()), [images]
+    )
     top = top_concepts(codes, labels)
     centrings = ("none", "words", "words+directions") if arguments.all_centrings else ("words",)
     for centring in centrings:
         naming = name_dictionary(
-            dictionary,
+            directions,
             vocabulary,
-            config=NamingConfig(centring=centring),
+            config=NamingConfig(direction=arguments.direction, centring=centring),
             image_mean=images.mean(dim=0),
         )
         metrics = naming_metrics(naming.names)
