@@ -185,7 +185,7 @@ class DictionaryList(Page):
 
 
 class ScoredName(_Schema):
-    """A word with its cosine to the concept's direction."""
+    """A word with its cosine to what naming compared: the concept's images or its direction."""
 
     name: str
     score: float

@@ -127,7 +127,7 @@ class Confusion:
 
 DEFAULT_CAVEATS = (
     "Names are labels given afterwards: each concept is a direction in the encoder's space, and "
-    "its name is the word whose text embedding is nearest. A low score means that no word fits "
+    "its name is the word whose text embedding is nearest to its images. A low score means that no word fits "
     "well. Judge a concept by its pictures, not by its name alone.",
     "The encoder's view is the limit. What it learned from its training data, including social "
     "and cultural bias and confusions between things that look alike or occur together, is "
