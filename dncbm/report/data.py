@@ -127,8 +127,9 @@ class Confusion:
 
 DEFAULT_CAVEATS = (
     "Names are labels given afterwards: each concept is a direction in the encoder's space, and "
-    "its name is the word whose text embedding is nearest to its images. A low score means that no word fits "
-    "well. Judge a concept by its pictures, not by its name alone.",
+    "its name is the word whose text embedding is nearest to its images (by the paper's rule, to "
+    "the direction itself). A low score means that no word fits well. Judge a concept by its "
+    "pictures, not by its name alone.",
     "The encoder's view is the limit. What it learned from its training data, including social "
     "and cultural bias and confusions between things that look alike or occur together, is "
     "present in the concepts and in the decisions.",
