@@ -40,28 +40,31 @@ class ActiveCodes(NamedTuple):
 
 def batch_codes(model: SaeModel, standardized: Float[Tensor, "n d"]) -> BatchCodes:
     """Codes and reconstruction of standardised rows, differentiable in every parameter."""
-    if isinstance(model.activation, Selecting):
-        codes = active_codes(model, standardized)
+    activation = model.activation
+    if isinstance(activation, Selecting):
+        codes = active_codes(model, activation, standardized)
         reconstruction = decode_active(codes, model.dictionary) + model.pre_bias
         l1 = codes.values.sum() / len(standardized)
         fired = torch.bincount(codes.concepts[codes.values > 0], minlength=model.num_concepts)
         return BatchCodes(reconstruction, l1, fired)
-    dense = model.activation(model.pre_activations(standardized))
+    dense = activation(model.pre_activations(standardized))
     reconstruction = model.decode_standardized(dense)
     l1 = sparsity_per_row(dense).mean()
     return BatchCodes(reconstruction, l1, (dense.detach() > 0).sum(dim=0))
 
 
-def active_codes(model: SaeModel, standardized: Float[Tensor, "n d"]) -> ActiveCodes:
-    """The codes that the model's selecting activation keeps, as it would in a dense pass."""
+def active_codes(
+    model: SaeModel, activation: Selecting, standardized: Float[Tensor, "n d"]
+) -> ActiveCodes:
+    """The codes that the model's selecting `activation` keeps, as it would in a dense pass."""
     centred = standardized - model.pre_bias
     with torch.no_grad():
         pre = functional.linear(centred, model.encoder_weight, model.encoder_bias)
-        positions: Tensor = model.activation.select(pre)
+        positions: Tensor = activation.select(pre)
         rows, concepts = positions // pre.shape[1], positions % pre.shape[1]
         starts = torch.searchsorted(rows, torch.arange(len(pre), device=rows.device))
         chosen = pre.flatten()[positions].to(model.encoder_weight.dtype)
-    values: Tensor = _ChosenPreActivations.apply(  # type: ignore[no-untyped-call]
+    values: Tensor = _ChosenPreActivations.apply(
         centred, model.encoder_weight, model.encoder_bias, chosen, concepts, rows, starts
     )
     return ActiveCodes(values.relu(), concepts, rows, starts)

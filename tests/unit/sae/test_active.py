@@ -61,12 +61,13 @@ def test_a_batch_and_its_gradients_equal_the_dense_ones(name: str, bias: float) 
 
 
 def test_rows_without_any_active_concept_are_the_pre_bias() -> None:
-    model = _model(BatchTopK(1))
+    activation = BatchTopK(1)
+    model = _model(activation)
     rows = torch.cat([_rows() * 5, torch.zeros(2, WIDTH, dtype=torch.float64)])
     with torch.no_grad():
         rows[-2:] = model.pre_bias
         model.encoder_bias -= 0.5
-    codes = active_codes(model, rows)
+    codes = active_codes(model, activation, rows)
     assert not set(codes.rows.tolist()) & {ROWS, ROWS + 1}
     found = batch_codes(model, rows)
     torch.testing.assert_close(found.reconstruction[-2:], model.pre_bias.expand(2, -1))
