@@ -5,12 +5,15 @@
 MODEL_DIR is what `dncbm quickstart` left for photos of classes listed in `class_words.json`;
 DIRECTORY holds true CLIP ViT-B/32 embeddings (see `examples/true_clip_names.py`). A concept is
 *class-like* if at least `--purity` of its code mass on the train photos lies in one class. Its
-name is right if the name, or its head noun, is a word for that class: the class's own names and
-their hyponyms in WordNet 3.1. Concepts that several classes share are not judged.
+name is right if the name, or its head noun, is a word for that class in `class_words.json`: names
+of the class and their hyponyms in WordNet 3.1, without words that mostly mean something else (a
+"crane", a "toy"). Concepts that several classes share are not judged. One half of the images tells
+which class a concept belongs to, the other half makes its prototype.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dncbm.encoders.artifact import load_embeddings
+from dncbm.errors import InvalidInput
 from dncbm.naming.assign import name_dictionary
 from dncbm.naming.config import NamingConfig, naming_preset
 from dncbm.naming.prototypes import naming_directions
@@ -39,6 +43,7 @@ RULES = {
     "halfway": NamingConfig(direction="both"),
 }
 _SEPARATORS = (" in ", " on ", " with ", " under ", " at ")
+_WEARERS = ("person", "woman", "man")
 _LEAST_IMAGES = 5
 
 
@@ -83,21 +88,34 @@ def class_words() -> dict[str, set[str]]:
     return {name: set(words.split(", ")) for name, words in table.items()}
 
 
+def plain(name: str) -> str:
+    """Without what LVIS adds in brackets: "car (automobile)" is a car, "pug-dog" a pug dog."""
+    bare = re.sub(r"\s*\(.*?\)", "", name).strip()
+    return bare if bare == "t-shirt" else bare.replace("-", " ").replace("t shirt", "t-shirt")
+
+
 def head_noun(name: str) -> str:
-    """The last word before a preposition: "wild deer in a field" is about a deer."""
+    """The last word before a preposition: "wild deer in a field" is about a deer.
+
+    Of "woman in red dress" it is the dress: the classes are garments.
+    """
     for separator in _SEPARATORS:
-        name = name.split(separator)[0]
+        first, _, rest = name.partition(separator)
+        name = rest if rest and first in _WEARERS else first
     return name.split()[-1]
 
 
 def class_like(codes: sp.csr_matrix, labels: np.ndarray, purity: float) -> dict[int, str]:
     """Concept → the class that holds at least `purity` of its code mass on labelled images."""
     known = sorted(set(class_words()) & set(labels))
+    if not known:
+        raise InvalidInput("No class of class_words.json is among the labels. Add its words there.")
     mass = np.stack([np.asarray(codes[labels == name].sum(axis=0))[0] for name in known])
     # Balanced: a class with many photos must not look like the owner of everything.
     mass /= np.array([(labels == name).sum() for name in known])[:, None]
     share = mass / np.maximum(mass.sum(axis=0), 1e-12)
-    active = np.asarray((codes > 0).sum(axis=0))[0] >= _LEAST_IMAGES
+    labelled = codes[np.isin(labels, known)]
+    active = np.asarray((labelled > 0).sum(axis=0))[0] >= _LEAST_IMAGES
     return {
         int(concept): known[int(share[:, concept].argmax())]
         for concept in np.flatnonzero((share.max(axis=0) >= purity) & active)
@@ -112,7 +130,8 @@ def judge(names: Sequence[ConceptName], truth: dict[int, str]) -> dict[str, floa
         for concept, name in enumerate(names)
         if concept in truth
     }
-    right = {c: bool({best[c], head_noun(best[c])} & words[truth[c]]) for c in truth}
+    spelt = {c: plain(best[c]) for c in truth}
+    right = {c: bool({spelt[c], head_noun(spelt[c])} & words[truth[c]]) for c in truth}
     named = [c for c in truth if names[c].status == "named"]
     every = [name.name for name in names if name.status == "named"]
     return {
@@ -128,11 +147,13 @@ def judge(names: Sequence[ConceptName], truth: dict[int, str]) -> dict[str, floa
 def compare(case: Case, purity: float) -> list[dict[str, object]]:
     """One row per naming rule."""
     codes = encode_rows(case.model, case.images)
-    truth = class_like(codes, case.labels, purity)
+    truth = class_like(codes[::2], case.labels[::2], purity)
     dictionary = case.model.dictionary.detach()
     rows: list[dict[str, object]] = []
     for rule, config in RULES.items():
-        directions = naming_directions(config.direction, dictionary, codes, case.images.split(4096))
+        directions = naming_directions(
+            config.direction, dictionary, codes[1::2], case.images[1::2].split(4096)
+        )
         naming = name_dictionary(directions, case.vocabulary, config=config)
         rows.append({"case": case.name, "rule": rule} | judge(naming.names, truth))
     return rows

@@ -173,7 +173,7 @@ def name(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Concepts to names: match every direction with the vocabulary."""
+    """Concepts to names: match the images of every direction with the vocabulary."""
     configure_logging(verbose=verbose)
     changes = {
         "vocabulary": vocabulary,

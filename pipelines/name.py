@@ -1,4 +1,4 @@
-"""Stage 3: the autoencoder's directions to named concepts with their top images."""
+"""Stage 3: the autoencoder's concepts get names and their top images."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,7 @@
-"""Name(concept) = the word whose text embedding is nearest to the dictionary row.
+"""Name(concept) = the word whose text embedding is nearest to the concept's direction.
 
-Source: Rao et al. 2024, "Discover-then-Name": argmax over words of the cosine. Added here:
+The caller gives the directions: dictionary rows, or what `naming_directions` makes of them and of
+the images. Source: Rao et al. 2024, "Discover-then-Name": argmax over words of the cosine. Added:
 centring, a calibrated threshold, a margin, alternatives, groups and blocked words.
 """
 

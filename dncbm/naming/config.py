@@ -15,9 +15,9 @@ class NamingConfig:
     """Options of `assign_names`; the defaults are the `default` preset."""
 
     direction: str = "images"
-    """What is compared with the words: `dictionary`, the concept's row (the paper); `images`,
-    the prototype of the images on which it is active; `both`, halfway between the two. Measured
-    in docs/benchmarks/naming.md."""
+    """What `naming_directions` prepares for the comparison with the words: `dictionary`, the
+    concept's row (the paper); `images`, the prototype of the images on which it is active;
+    `both`, halfway between the two. Measured in docs/benchmarks/naming.md."""
     centring: str = "words"
     """`none` (the paper), `words` (subtract the mean word), `words+directions` (also remove
     the part of each direction that lies along the image mean)."""

@@ -119,7 +119,8 @@ class BatchTopK(nn.Module):
         smallest = positive.kthvalue(positive.numel() - self.k * len(pre_activations) + 1).values
         self._follow(smallest.float())
         # Where fewer than k n entries are positive the smallest is 0, and zeros are not active.
-        return (pre_activations >= smallest) & (pre_activations > 0)
+        # Negated, so that NaN stays and the loss shows it.
+        return ~((pre_activations < smallest) | (pre_activations <= 0))
 
     def _follow(self, smallest: Tensor) -> None:
         # The first batches average plainly, so that the start value 0 leaves no trace.

@@ -103,5 +103,12 @@ class _ChosenPreActivations(torch.autograd.Function):
             mode="sum",
             per_sample_weights=gradient[order],
         )
-        into_bias = gradient.new_zeros(len(weight)).index_add_(0, concepts, gradient)
-        return into_rows, into_weight, into_bias, None, None, None, None
+        # A bag as well, of ones: index_add would not repeat its bits on a GPU.
+        into_bias = functional.embedding_bag(
+            rows[order],
+            centred.new_ones(len(centred), 1),
+            count.cumsum(0) - count,
+            mode="sum",
+            per_sample_weights=gradient[order],
+        )
+        return into_rows, into_weight, into_bias[:, 0], None, None, None, None

@@ -157,8 +157,9 @@ class TrainingRun:
         codes = batch_codes(model, batch)
         error = reconstruction_per_row(batch, codes.reconstruction, config.reduction).mean()
         auxiliary = self._auxiliary(batch, codes.reconstruction)
-        total = error + config.l1 * codes.l1 + config.aux_weight * auxiliary
-        return Losses(error, codes.l1, auxiliary, total), codes.fired
+        sparsity = codes.l1 if config.l1 else batch.new_zeros(())
+        total = error + config.l1 * sparsity + config.aux_weight * auxiliary
+        return Losses(error, sparsity, auxiliary, total), codes.fired
 
     def _auxiliary(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         dead = self.rows_since_fired > self.config.dead_after

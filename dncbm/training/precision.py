@@ -13,9 +13,12 @@ def native_bfloat16(device: torch.device | str) -> bool:
     Emulated products are many times slower than float32 ones (30 times for a small convolutional
     network on an AVX2 processor).
     """
-    if torch.device(device).type != "cpu":
-        return True
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def bfloat16_products(device: torch.device | str) -> torch.autocast:

@@ -55,3 +55,10 @@ def test_unknown_and_impossible_activations_are_refused() -> None:
         build_activation("topkk", {})
     with pytest.raises(InvalidInput, match="k is 0"):
         TopK(0)
+
+
+def test_batch_top_k_hides_no_nan() -> None:
+    pre = torch.tensor([[1.0, float("nan"), 2.0], [0.5, -1.0, 3.0]])
+    activation = BatchTopK(1).train()
+    assert 1 in activation.select(pre).tolist()
+    assert bool(activation(pre).isnan().any())

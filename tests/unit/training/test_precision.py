@@ -13,6 +13,22 @@ def test_products_are_bfloat16_only_where_the_processor_has_it(
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_the_processor_is_asked_and_a_gpu_is_taken_to_have_it() -> None:
-    assert precision.native_bfloat16("cuda:1")
-    assert precision.native_bfloat16("cpu") == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+@pytest.mark.parametrize(
+    ("vector", "tile", "native"), [(False, False, False), (True, False, True), (False, True, True)]
+)
+def test_the_processor_is_asked(
+    monkeypatch: pytest.MonkeyPatch, vector: bool, tile: bool, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vector)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tile)
+    assert precision.native_bfloat16("cpu") == native
+
+
+@pytest.mark.parametrize(("available", "supported"), [(True, True), (True, False), (False, True)])
+def test_the_gpu_is_asked(
+    monkeypatch: pytest.MonkeyPatch, available: bool, supported: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert precision.native_bfloat16("cuda:1") == (available and supported)
+    assert not precision.native_bfloat16("mps")
