@@ -190,7 +190,7 @@ def _precision(name: str, device: str) -> str:
     if name not in _PRECISIONS:
         raise UnknownName("precision", name, ["auto", *_PRECISIONS])
     if name == "bf16" and not native_bfloat16(device):
-        _log.warning("This processor emulates bf16, which is many times slower than fp32.")
+        _log.warning("%s does not multiply bf16 itself: expect it to be slower than fp32.", device)
     return name
 
 

@@ -26,7 +26,10 @@ def naming_directions(
     codes: sp.csr_matrix,
     embeddings: Iterable[Float[Tensor, "_ d"]],
 ) -> Float[Tensor, "c d"]:
-    """What `NamingConfig.direction` = `kind` compares with the words."""
+    """What `NamingConfig.direction` = `kind` compares with the words, (c, d).
+
+    Arguments and errors as in `concept_prototypes`; `embeddings` are read only where needed.
+    """
     if kind == "dictionary":
         return dictionary
     prototypes = concept_prototypes(codes, embeddings, dictionary)

@@ -10,8 +10,8 @@ _log = logging.getLogger(__name__)
 def native_bfloat16(device: torch.device | str) -> bool:
     """Whether the device multiplies bfloat16 itself; a processor without it emulates it.
 
-    Emulated products are many times slower than float32 ones (30 times for a small convolutional
-    network on an AVX2 processor).
+    Emulated products are many times slower than float32 ones: MobileNet at 224 pixels saw 6
+    photos per second with them and 70 without, on two AVX2 cores.
     """
     kind = torch.device(device).type
     if kind == "cuda":
