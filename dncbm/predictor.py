@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, inference_mode
@@ -167,17 +166,17 @@ class Predictor:
         )
 
     def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
-        """Concepts whose directions are nearest to a text, as (concept, cosine), best first.
+        """Concepts nearest to a text, compared as the names were: (concept, cosine), best first.
 
         Blocked concepts are left out.
+
+        Raises:
+            InvalidInput: a blank text, or a limit below 1.
         """
+        _require_at_least("limit", limit, 1)
         if not text.strip():
             raise InvalidInput("The search text is empty. Give a word or a phrase.")
-        query = self.encoder.encode_texts([text])[0]
-        cosines = (self.dictionary.directions @ query).numpy()
-        order = np.argsort(-cosines, kind="stable")
-        shown = (i for i in order if self.dictionary.names[i].status != "blocked")
-        return [(int(i), float(cosines[i])) for i, _ in zip(shown, range(limit), strict=False)]
+        return self.dictionary.search(self.encoder.encode_texts([text])[0], limit)
 
     def describe(self) -> dict[str, Any]:
         """What this model is: classes, encoder, sizes, metrics and fingerprints."""

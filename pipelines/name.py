@@ -82,6 +82,7 @@ def name_stage(
         workspace.dictionary,
         directions=dictionary,
         names=naming.names,
+        space=naming.space,
         statistics=statistics,
         examples=examples,
         config=recorded | {"threshold": naming.threshold},

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from dncbm.errors import InvalidInput
 from dncbm.naming.blocklist import default_blocklist
-from dncbm.naming.centring import centre_directions, centre_words
+from dncbm.naming.centring import centre_directions, centre_words, mean_word
 from dncbm.naming.config import NamingConfig
 from dncbm.naming.index import WordIndex
 from dncbm.naming.quality import calibrated_threshold
+from dncbm.naming.space import NamingSpace
 from dncbm.naming.vocabulary import Vocabulary, unit_rows
 from dncbm.types import ConceptName, ConceptStatus
 
@@ -31,6 +32,8 @@ class Naming:
     """Names of a dictionary and how they were decided."""
 
     names: list[ConceptName]
+    space: NamingSpace
+    """In which directions and words were compared; texts are looked up in it later."""
     threshold: float | None
     """Least score of a name, or None without a threshold."""
     index_recall: float
@@ -91,9 +94,9 @@ def name_dictionary(
     _require_width(dictionary, vocabulary)
     directions = unit_rows(dictionary, "dictionary")
     directions = centre_directions(directions, config.centring, image_mean)
-    words = centre_words(
-        unit_rows(vocabulary.embeddings, "word", vocabulary.words), config.centring
-    )
+    words = unit_rows(vocabulary.embeddings, "word", vocabulary.words)
+    space = NamingSpace(directions, mean_word(words, config.centring))
+    words = centre_words(words, space.word_mean)
     shown, hidden = _split_words(vocabulary, config.blocked_words)
     index = WordIndex(words[shown], kind=config.index)
     threshold = _threshold(directions, index, config)
@@ -103,7 +106,7 @@ def name_dictionary(
         _decide(concept, match, labels, threshold, config) for concept, match in enumerate(matches)
     ]
     recall = index.recall(directions[:_RECALL_SAMPLE], config.alternatives + 1)
-    return Naming(names=_grouped(names), threshold=threshold, index_recall=recall)
+    return Naming(names=_grouped(names), space=space, threshold=threshold, index_recall=recall)
 
 
 def _require_width(dictionary: Tensor, vocabulary: Vocabulary) -> None:

@@ -14,14 +14,20 @@ from torch.nn import functional
 CENTRINGS = ("none", "words", "words+directions")
 
 
-def centre_words(embeddings: Float[Tensor, "v d"], centring: str) -> Float[Tensor, "v d"]:
-    """Unit-norm word embeddings, after their mean is taken off where `centring` says so.
+def mean_word(embeddings: Float[Tensor, "v d"], centring: str) -> Float[Tensor, "d"]:
+    """What is taken off each word: the mean of the unit-norm words, or 0 with `none`."""
+    mean: Tensor = embeddings.mean(dim=0)
+    return torch.zeros_like(mean) if centring == "none" else mean
+
+
+def centre_words(
+    embeddings: Float[Tensor, "v d"], mean: Float[Tensor, "d"]
+) -> Float[Tensor, "v d"]:
+    """Unit-norm word embeddings after the mean word is taken off.
 
     A word that coincides with the mean keeps its original direction.
     """
-    if centring == "none":
-        return embeddings
-    centred = embeddings - embeddings.mean(dim=0)
+    centred = embeddings - mean
     # Below this length only rounding is left of a word.
     vanishing = centred.norm(dim=1, keepdim=True) < 1e-5
     return functional.normalize(torch.where(vanishing, embeddings, centred), dim=1)

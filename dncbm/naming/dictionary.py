@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from dncbm.artifacts import Manifest, create_artifact, load_manifest, verify_files, writing
 from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.naming.space import NamingSpace
 from dncbm.types import ConceptName
 
 DIRECTIONS = "directions.safetensors"
@@ -62,11 +65,23 @@ class Dictionary:
     directions: Float[Tensor, "c d"]
     """Unit-norm rows."""
     names: list[ConceptName]
+    space: NamingSpace
+    """What the names were compared in."""
     statistics: pa.Table
     """concept, density, mean_code, max_code; one row per concept, in order."""
     examples: pa.Table
     """concept, rank, item_id, row, code; best image first."""
     manifest: Manifest
+
+    def search(self, text: Float[Tensor, "d"], limit: int) -> list[tuple[int, float]]:
+        """The concepts nearest to a text embedding, as (concept, cosine), best first.
+
+        Compared as the names were. Blocked concepts are left out.
+        """
+        cosines = self.space.scores(text[None])[0].numpy()
+        order = np.argsort(-cosines, kind="stable")
+        shown = (i for i in order if self.names[i].status != "blocked")
+        return [(int(i), float(cosines[i])) for i in islice(shown, limit)]
 
     def thumbnail(self, row: int) -> Path | None:
         """Small picture of an embedding row, or None where none was kept."""
@@ -79,6 +94,7 @@ def save_dictionary(  # noqa: PLR0913 - everything that the artifact holds
     *,
     directions: Float[Tensor, "c d"],
     names: Sequence[ConceptName],
+    space: NamingSpace,
     statistics: pa.Table,
     examples: pa.Table,
     config: Mapping[str, Any],
@@ -92,6 +108,7 @@ def save_dictionary(  # noqa: PLR0913 - everything that the artifact holds
         path: directory to write, atomically.
         directions: unit-norm decoder rows.
         names: one per row, in order.
+        space: what the names were compared in.
         statistics: of `concept_statistics`.
         examples: of `top_examples`, with `item_id`.
         config: the naming options and whatever else is needed to make it again.
@@ -100,19 +117,23 @@ def save_dictionary(  # noqa: PLR0913 - everything that the artifact holds
         metrics: for the manifest, for example `{"naming": naming_metrics(names)}`.
 
     Raises:
-        InvalidInput: names, statistics or examples do not fit the directions.
+        InvalidInput: names, space, statistics or examples do not fit the directions.
         Unavailable: the disk is full or not writable.
     """
     _check(directions, names, statistics, examples)
+    _check_space(directions, space)
     concepts = _name_table(names)
     for column in STATISTICS_SCHEMA.names[1:]:
         concepts = concepts.append_column(
             STATISTICS_SCHEMA.field(column), statistics[column].cast(pa.float32())
         )
     with create_artifact(path, "dictionary", config=config, inputs=inputs) as draft, writing(path):
-        save_file(
-            {"directions": directions.detach().cpu().float().contiguous()}, draft.path / DIRECTIONS
-        )
+        tensors = {
+            "directions": directions,
+            "compared": space.directions,
+            "word_mean": space.word_mean,
+        }
+        save_file({k: _plain(v) for k, v in tensors.items()}, draft.path / DIRECTIONS)
         pq.write_table(concepts, draft.path / CONCEPTS)
         pq.write_table(
             examples.select(EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA), draft.path / EXAMPLES
@@ -134,9 +155,11 @@ def load_dictionary(path: Path, *, verify: bool = True) -> Dictionary:
         verify_files(path, manifest)
     try:
         concepts = pq.read_table(path / CONCEPTS)
+        tensors = load_file(path / DIRECTIONS)
         return Dictionary(
             path=path,
-            directions=load_file(path / DIRECTIONS)["directions"],
+            directions=tensors["directions"],
+            space=NamingSpace(tensors["compared"], tensors["word_mean"]),
             names=[_name(row) for row in concepts.select(NAME_SCHEMA.names).to_pylist()],
             statistics=concepts.select(STATISTICS_SCHEMA.names),
             examples=pq.read_table(path / EXAMPLES),
@@ -167,6 +190,22 @@ def _check(
         raise InvalidInput(
             f"The examples table lacks {', '.join(missing)}. Make it with top_examples."
         )
+
+
+def _check_space(directions: Tensor, space: NamingSpace) -> None:
+    compared, mean = space.directions, space.word_mean
+    if compared.shape != directions.shape or mean.shape != directions.shape[1:]:
+        raise InvalidInput(
+            f"Names were compared with {tuple(compared.shape)} directions and a mean word of "
+            f"{tuple(mean.shape)}; the dictionary is {tuple(directions.shape)}. Name it again."
+        )
+    if not torch.isfinite(compared).all() or not torch.isfinite(mean).all():
+        raise InvalidInput("What names were compared with holds NaN or infinity. Name again.")
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # A copy: safetensors refuses tensors that share memory, as rows compared as they are do.
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _name_table(names: Sequence[ConceptName]) -> pa.Table:

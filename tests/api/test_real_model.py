@@ -12,6 +12,7 @@ from PIL import Image
 
 from api.asgi import application
 from dncbm.naming.dictionary import save_dictionary
+from dncbm.naming.space import NamingSpace
 from dncbm.probe.model import Probe
 from dncbm.probe.store import save_cbm
 from dncbm.probe.train import TrainedProbe
@@ -36,6 +37,7 @@ def write_model(root: Path) -> Path:
         root / "dictionary",
         directions=model.dictionary.detach(),
         names=make_names(),
+        space=NamingSpace(model.dictionary.detach(), torch.zeros(encoder.embed_dim)),
         statistics=pa.table(tables.statistics),
         examples=tables.examples,
         config={},

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from dncbm.errors import ArtifactError, InvalidInput
-from dncbm.naming.assign import assign_names
+from dncbm.naming.assign import name_dictionary
 from dncbm.naming.config import naming_preset
 from dncbm.naming.dictionary import load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
 from dncbm.naming.quality import naming_metrics
+from dncbm.naming.space import NamingSpace
 from dncbm.naming.vocabulary import Vocabulary
+from tests.oracles.naming import centred, cosines, unit
 
 
 @pytest.fixture
@@ -20,11 +23,13 @@ def parts(rng: np.random.Generator, vocabulary: Vocabulary) -> dict[str, Any]:
     directions = torch.from_numpy(rng.normal(size=(6, 12))).float()
     directions = directions / directions.norm(dim=1, keepdim=True)
     config = naming_preset("default", false_name_rate=0.5)
-    names = assign_names(directions, vocabulary, config=config)
+    naming = name_dictionary(directions, vocabulary, config=config)
+    names = naming.names
     codes = np.maximum(rng.normal(size=(20, 6)), 0).astype(np.float32)
     return {
         "directions": directions,
         "names": names,
+        "space": naming.space,
         "statistics": concept_statistics(codes),
         "examples": top_examples(codes, 3),
         "config": config.as_dict(),
@@ -40,6 +45,8 @@ def test_saved_and_loaded_the_same(tmp_path: Path, parts: dict[str, Any]) -> Non
     manifest = save_dictionary(tmp_path / "d", **parts, thumbnails=thumbnails)
     loaded = load_dictionary(tmp_path / "d")
     assert loaded.names == parts["names"]
+    assert torch.equal(loaded.space.directions, parts["space"].directions)
+    assert torch.equal(loaded.space.word_mean, parts["space"].word_mean)
     assert torch.equal(loaded.directions, parts["directions"])
     assert loaded.statistics.equals(parts["statistics"])
     assert loaded.examples.equals(parts["examples"])
@@ -68,11 +75,39 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path, parts: dict[str, Any]
         ({"statistics": parts["statistics"].slice(1)}, "Statistics have 5 rows for 6"),
         ({"examples": parts["examples"].drop_columns(["code"])}, "examples table lacks code"),
         ({"directions": broken}, "NaN or infinity"),
+        ({"space": NamingSpace(broken, parts["space"].word_mean)}, "NaN or infinity"),
+        ({"space": NamingSpace(broken[1:], parts["space"].word_mean)}, "Name it again"),
     ]
     for change, message in wrong:
         with pytest.raises(InvalidInput, match=message):
             save_dictionary(tmp_path / "d", **{**parts, **change})
     assert not (tmp_path / "d").exists()
+
+
+def test_a_search_finds_what_the_names_were_compared_with(
+    tmp_path: Path, parts: dict[str, Any], vocabulary: Vocabulary
+) -> None:
+    best = {
+        n.concept: (n.name if n.status == "named" else n.alternatives[0][0]) for n in parts["names"]
+    }
+    blocked = replace(parts["names"][2], status="blocked")
+    parts["names"] = [*parts["names"][:2], blocked, *parts["names"][3:]]
+    save_dictionary(tmp_path / "d", **parts)
+    loaded = load_dictionary(tmp_path / "d")
+    words = vocabulary.embeddings.double().numpy()
+    for name in parts["names"]:
+        row = vocabulary.words.index(best[name.concept])
+        found = loaded.search(vocabulary.embeddings[row], limit=20)
+        query = unit(centred(words)[row])
+        scored = [
+            (c, cosines(d, query[None])[0]) for c, d in enumerate(parts["directions"].numpy())
+        ]
+        truth = sorted((pair for pair in scored if pair[0] != 2), key=lambda pair: -pair[1])
+        assert [c for c, _ in found] == [c for c, _ in truth]
+        assert [s for _, s in found] == pytest.approx([s for _, s in truth], abs=1e-5)
+        if name.concept != 2:
+            assert dict(found)[name.concept] == pytest.approx(name.score, abs=1e-5)
+    assert len(loaded.search(vocabulary.embeddings[0], limit=2)) == 2
 
 
 def test_damaged_dictionary(tmp_path: Path, parts: dict[str, Any]) -> None:
