@@ -24,7 +24,8 @@ class ConceptName:
     name: str
     """A vocabulary entry, or `concept <index>` where the status is not `named`."""
     score: float
-    """Cosine between the dictionary row and the name's text embedding, in [-1, 1]."""
+    """Cosine between what the name was compared with (`NamingConfig.direction`) and the word,
+    in [-1, 1]."""
     margin: float
     """Score minus the score of the best other vocabulary entry, >= 0."""
     alternatives: tuple[tuple[str, float], ...]

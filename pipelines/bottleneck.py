@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from dncbm.artifacts import require_input
 from dncbm.encoders.cache import EmbeddingsArtifact
@@ -14,6 +15,8 @@ from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
 from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
 from dncbm.sae.encode import encode_rows
+from dncbm.sae.metrics import Labelled, accuracy_kept
+from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
@@ -21,6 +24,8 @@ from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
 SPLITS = ("train", "validation", "test")
+_READOUT_ROWS = 10_000
+"""A readout of a few hundred numbers needs no more photos than this to be compared."""
 
 
 def readable(label: str) -> str:
@@ -107,13 +112,15 @@ def bottleneck_stage(
             progress=progress,
         )
         accuracy = baselines(recipe, embeddings, data, encoder) | head_accuracy(trained)
+        kept = kept_by_the_sae(embeddings, sae.model, data, recipe.seed)
         save_cbm(
             workspace.cbm,
             trained,
             config=recorded,
             inputs=inputs,
-            metrics=trained.metrics | {"test_accuracy": accuracy},
+            metrics=trained.metrics | {"test_accuracy": accuracy, "sae": kept},
         )
+        workspace.discard("bottleneck")
     return load_cbm(workspace.cbm)
 
 
@@ -133,6 +140,26 @@ def require_one_origin(
         (dictionary.manifest, "dictionary", "sae", sae.manifest.fingerprint),
     ):
         require_input(manifest, role, actual, artifact=f"The {name} artifact", remedy=again)
+
+
+def kept_by_the_sae(
+    embeddings: EmbeddingsArtifact,
+    sae: SaeModel,
+    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    seed: int,
+) -> dict[str, float]:
+    """How much of a linear readout's test accuracy the reconstructions keep; {} without a test."""
+    parts = {}
+    for split in ("train", "test"):
+        rows, labels = data[split]
+        if not len(rows):
+            return {}
+        chosen = np.random.default_rng(seed).permutation(len(rows))[:_READOUT_ROWS]
+        vectors = torch.from_numpy(embeddings.load(rows[chosen]).astype(np.float32))
+        parts[split] = Labelled(vectors, torch.from_numpy(labels[chosen]))
+    with torch.inference_mode():
+        rebuilt = sae(parts["test"].embeddings).reconstruction
+    return accuracy_kept(parts["train"], parts["test"], rebuilt)
 
 
 def baselines(

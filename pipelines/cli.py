@@ -11,7 +11,7 @@ import typer
 
 from dncbm.errors import InvalidInput
 from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
-from pipelines.recipes import Recipe, read_recipe
+from pipelines.recipes import TABLES, Recipe, located, merged, read_recipe
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
@@ -52,7 +52,9 @@ Solver = Annotated[str | None, typer.Option(help="Probe solver: elastic-net or p
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Override a field, e.g. sae.num_concepts=1024 or probe.solver=paper."
+        "--set",
+        help="Override a field of sae, naming or probe, e.g. sae.num_concepts=1024; "
+        "FIELD= takes an override back.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")]
@@ -90,9 +92,9 @@ def quickstart(
         sae_preset=sae_preset,
         naming_preset=naming_preset,
         seed=seed,
-        **_overrides(overrides, solver),
+        **merged({}, _overrides(overrides, solver)),
     )
-    _run(recipe, out, as_json=as_json)
+    _run(recipe.located(Path.cwd()), out, as_json=as_json)
 
 
 @app.command()
@@ -143,24 +145,30 @@ def embed(
         seed=seed,
     )
     with progress_listener() as progress:
-        result = _commands().embed(recipe, Workspace(out), progress)
+        result = _commands().embed(recipe.located(Path.cwd()), Workspace(out), progress)
     _show(result, as_json)
 
 
 @app.command()
 def discover(
     model: Model,
-    preset: Annotated[str, typer.Option(help="default, dncbm-paper, topk, ...")] = "default",
+    preset: Annotated[str | None, typer.Option(help="default, dncbm-paper or topk.")] = None,
     overrides: Set = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; default: the one of `embed`.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the autoencoder.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Embeddings to concepts: train the sparse autoencoder."""
+    """Embeddings to concepts: train the sparse autoencoder.
+
+    What is not given stays as it was in the last run on this model.
+    """
     configure_logging(verbose=verbose)
-    changes = _overrides(overrides, None) | {"sae_preset": preset}
+    tables = _overrides(overrides, None, only="sae")
+    if seed is not None:
+        tables.setdefault("sae", {})["seed"] = seed
+    changes = tables | _given(sae_preset=preset)
     with progress_listener() as progress:
-        result = _commands().discover(Workspace(model), _with_seed(changes, seed), progress)
+        result = _commands().discover(Workspace(model), changes, progress)
     _show(result, as_json)
 
 
@@ -168,18 +176,22 @@ def discover(
 def name(
     model: Model,
     vocabulary: Vocabulary = None,
-    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    preset: Annotated[str | None, typer.Option(help="default or paper.")] = None,
     block: Annotated[list[str] | None, typer.Option(help="Never use this word as a name.")] = None,
+    overrides: Set = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Concepts to names: match the images of every direction with the vocabulary."""
+    """Concepts to names: match the images of every direction with the vocabulary.
+
+    What is not given stays as it was in the last run on this model.
+    """
     configure_logging(verbose=verbose)
-    changes = {
-        "vocabulary": vocabulary,
-        "naming_preset": preset,
-        "blocked_words": tuple(block or ()),
-    }
+    changes = _overrides(overrides, None, only="naming") | _given(
+        vocabulary=vocabulary and located(vocabulary, Path.cwd()),
+        naming_preset=preset,
+        blocked_words=tuple(block) if block else None,
+    )
     with progress_listener() as progress:
         result = _commands().name(Workspace(model), changes, progress)
     _show(result, as_json)
@@ -193,10 +205,14 @@ def bottleneck(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Codes to classes: train the probe, and measure it against its baselines."""
+    """Codes to classes: train the probe, and measure it against its baselines.
+
+    What is not given stays as it was in the last run on this model.
+    """
     configure_logging(verbose=verbose)
+    changes = _overrides(overrides, solver, only="probe")
     with progress_listener() as progress:
-        result = _commands().bottleneck(Workspace(model), _overrides(overrides, solver), progress)
+        result = _commands().bottleneck(Workspace(model), changes, progress)
     _show(result, as_json)
 
 
@@ -272,20 +288,22 @@ def _commands() -> ModuleType:
     return importlib.import_module("pipelines.commands")
 
 
-def _overrides(assignments: list[str] | None, solver: str | None) -> dict[str, Any]:
+def _overrides(
+    assignments: list[str] | None, solver: str | None, *, only: str | None = None
+) -> dict[str, dict[str, Any]]:
     """`sae.k=16` and `probe.solver=paper` as `{"sae": {...}, "probe": {...}}`."""
-    tables: dict[str, dict[str, Any]] = {"sae": {}, "probe": {}}
+    allowed = TABLES if only is None else (only,)
+    tables: dict[str, dict[str, Any]] = {}
     for assignment in assignments or ():
         target, equals, text = assignment.partition("=")
         table, dot, key = target.partition(".")
-        if not (equals and dot and key and table in tables):
-            raise InvalidInput(
-                f"--set {assignment!r} is not of the form sae.FIELD=VALUE or probe.FIELD=VALUE."
-            )
-        tables[table][key] = _parse(text)
+        if not (equals and dot and key and table in allowed):
+            forms = " or ".join(f"{name}.FIELD=VALUE" for name in allowed)
+            raise InvalidInput(f"--set {assignment!r} is not of the form {forms}.")
+        tables.setdefault(table, {})[key] = _parse(text)
     if solver is not None:
-        tables["probe"]["solver"] = solver
-    return dict(tables)
+        tables.setdefault("probe", {})["solver"] = solver
+    return tables
 
 
 def _parse(text: str) -> Any:
@@ -295,8 +313,8 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _with_seed(changes: dict[str, Any], seed: int | None) -> dict[str, Any]:
-    return changes if seed is None else changes | {"seed": seed}
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

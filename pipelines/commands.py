@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from rich.table import Table
 
 from dncbm.artifacts import load_manifest
@@ -23,20 +24,22 @@ from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source
 from pipelines.evaluate import evaluate_photos, evaluate_test_split
 from pipelines.name import name_stage
-from pipelines.recipes import Recipe
+from pipelines.recipes import TABLES, Recipe, merged
 from pipelines.report import report_stage
 from pipelines.serialise import prediction_dict
 from pipelines.workspace import Workspace
 
 Result = dict[str, Any]
 
+_PHOTOS_AT_ONCE = 64
+
 
 def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
     """Stage 1 of a new or an interrupted model directory."""
     source = open_recipe_source(recipe)
     encoder = load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
-    workspace.create().write_recipe(recipe)
-    embeddings = embed_stage(recipe, source, encoder, workspace.embeddings, progress)
+    embeddings = embed_stage(recipe, source, encoder, workspace.create().embeddings, progress)
+    workspace.write_recipe(recipe)
     return {
         "embeddings": str(workspace.embeddings),
         "images": len(embeddings),
@@ -48,24 +51,26 @@ def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
 
 def discover(workspace: Workspace, changes: Result, progress: Progress) -> Result:
     """Stage 2 on an embedded model directory."""
-    recipe = _change_recipe(workspace, changes)
+    recipe = _changed_recipe(workspace, changes)
     sae = discover_stage(recipe, _embeddings(workspace), workspace, progress)
+    workspace.write_recipe(recipe)
     return {"sae": str(workspace.sae), **sae.manifest.metrics}
 
 
 def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
     """Stage 3 on a model directory with an autoencoder."""
-    recipe = _change_recipe(workspace, changes)
+    recipe = _changed_recipe(workspace, changes)
     embeddings = _embeddings(workspace)
     dictionary = name_stage(
         recipe, embeddings, load_sae(workspace.sae), _encoder(recipe), workspace, progress
     )
+    workspace.write_recipe(recipe)
     return {"dictionary": str(workspace.dictionary), **dictionary.manifest.metrics}
 
 
 def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Result:
     """Stage 4 on a model directory with a named dictionary."""
-    recipe = _change_recipe(workspace, changes)
+    recipe = _changed_recipe(workspace, changes)
     cbm = bottleneck_stage(
         recipe,
         _embeddings(workspace),
@@ -75,20 +80,23 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         workspace,
         progress,
     )
+    workspace.write_recipe(recipe)
     return {"cbm": str(workspace.cbm), "accuracy": test_accuracy(cbm)}
 
 
 def predict(model: Path, images: list[Path], *, top: int, nec: int | None) -> Result:
     """The best class of each photo with its named contributions."""
-    photos = [decode_image(_read(path)) for path in images]
     predictor = Predictor.load(model)
-    predictions = predictor.predict(photos, top_contributions=top, nec=nec)
-    return {
-        "predictions": [
+    found = []
+    for start in range(0, len(images), _PHOTOS_AT_ONCE):
+        paths = images[start : start + _PHOTOS_AT_ONCE]
+        photos = [_decoded(path) for path in paths]
+        predictions = predictor.predict(photos, top_contributions=top, nec=nec)
+        found += [
             {"image": str(path)} | prediction_dict(best[0])
-            for path, best in zip(images, predictions, strict=True)
+            for path, best in zip(paths, predictions, strict=True)
         ]
-    }
+    return {"predictions": found}
 
 
 def evaluate(model: Path, data: str | None, dataset: str | None, progress: Progress) -> Result:
@@ -131,16 +139,20 @@ def _require_free_port(host: str, port: int) -> None:
             ) from error
 
 
-def _read(path: Path) -> bytes:
+def _decoded(path: Path) -> Image:
     try:
-        return path.read_bytes()
+        return decode_image(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"Cannot read the image {path}: {error.strerror}.") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
 
 
-def _change_recipe(workspace: Workspace, changes: Result) -> Recipe:
+def _changed_recipe(workspace: Workspace, changes: Result) -> Recipe:
     recipe = workspace.read_recipe()
-    return workspace.write_recipe(dataclasses.replace(recipe, **changes))
+    workspace.create()
+    tables = {name: getattr(recipe, name) for name in TABLES}
+    return dataclasses.replace(recipe, **merged(tables, changes))
 
 
 def _embeddings(workspace: Workspace) -> EmbeddingsArtifact:

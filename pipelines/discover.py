@@ -1,14 +1,20 @@
 """Stage 2: embeddings to a sparse autoencoder, whose decoder rows are the concepts."""
 
+from typing import Any
+
 import numpy as np
 
+from dncbm.artifacts import fingerprint
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
 from dncbm.sae.config import SaeConfig
+from dncbm.sae.metrics import evaluate_sae
+from dncbm.sae.model import SaeModel
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae, load_sae, save_sae
 from dncbm.sae.train import train_sae
+from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress, no_progress
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
@@ -28,19 +34,40 @@ def discover_stage(
         "encoder": embeddings.manifest.inputs["encoder"],
     }
     if not is_current(workspace.sae, "sae", {"training": config.as_dict()}, inputs):
+        mark = fingerprint([config.as_dict(), inputs])[:12]
         trained = train_sae(
             ShardRows(embeddings.shards, rows),
             config,
-            checkpoint=workspace.checkpoint("discover"),
+            checkpoint=workspace.checkpoint(f"discover-{mark}"),
+            device=resolve_device(recipe.device),
             progress=progress,
         )
-        save_sae(workspace.sae, trained, config=config, inputs=inputs)
+        save_sae(
+            workspace.sae,
+            trained,
+            config=config,
+            inputs=inputs,
+            metrics={"held_out": held_out_metrics(embeddings, trained.model)},
+        )
+        workspace.discard("discover")
     return load_sae(workspace.sae)
 
 
+def held_out_metrics(embeddings: EmbeddingsArtifact, model: SaeModel) -> dict[str, Any] | None:
+    """Quality on the rows that did not train the autoencoder; None where all did."""
+    rows = np.sort(np.concatenate([embeddings.rows(split) for split in ("validation", "test")]))
+    if len(rows) < 2 or not len(embeddings.rows("train")):
+        return None
+    return evaluate_sae(model, ShardRows(embeddings.shards, rows)).as_dict()
+
+
 def sae_config(recipe: Recipe, embed_dim: int, num_rows: int) -> SaeConfig:
-    """The autoencoder's configuration that a recipe asks for."""
-    choices = {"seed": recipe.seed, **recipe.sae}
+    """The autoencoder's configuration that a recipe asks for.
+
+    The seed of `dncbm-paper` is part of that recipe: it stands unless `sae.seed` is given.
+    """
+    own_seed = {} if recipe.sae_preset == "dncbm-paper" else {"seed": recipe.seed}
+    choices = own_seed | dict(recipe.sae)
     return preset(recipe.sae_preset, embed_dim=embed_dim, num_rows=num_rows, **choices)
 
 

@@ -1,6 +1,7 @@
 """Stage 3: the autoencoder's concepts get names and their top images."""
 
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,21 +64,26 @@ def name_stage(
         "vocabulary": load_manifest(workspace.vocabulary, "vocabulary").fingerprint,
     }
     if is_current(workspace.dictionary, "dictionary", recorded, inputs):
-        return load_dictionary(workspace.dictionary)
+        try:
+            return load_dictionary(workspace.dictionary)
+        except ArtifactError as error:
+            logger.warning("%s Making it again.", error)
     rows = train_rows(embeddings)
     train = ShardRows(embeddings.shards, rows)
     codes = encode_rows(sae.model, train, progress=progress)
     dictionary = sae.model.dictionary.detach()
+    statistics = concept_statistics(codes)
+    density = statistics["density"].to_numpy()
+    needs_mean = config.centring == "words+directions"
     naming = name_dictionary(
         naming_directions(config.direction, dictionary, codes, chunks(train)),
         vocabulary,
         config=config,
-        image_mean=mean_embedding(embeddings, rows),
+        image_mean=mean_embedding(embeddings, rows) if needs_mean else None,
+        active=torch.from_numpy(density > 0),
         encoder_fingerprint=encoder.fingerprint,
     )
-    statistics = concept_statistics(codes)
     examples = top_examples(codes, recipe.examples, rows=rows, item_ids=item_ids(embeddings, rows))
-    density = statistics["density"].to_numpy()
     save_dictionary(
         workspace.dictionary,
         directions=dictionary,
@@ -98,7 +104,9 @@ def name_stage(
 
 def naming_config(recipe: Recipe) -> NamingConfig:
     """The naming options that a recipe asks for."""
-    return naming_preset(recipe.naming_preset, blocked_words=recipe.blocked_words, seed=recipe.seed)
+    choices = {"blocked_words": recipe.blocked_words, "seed": recipe.seed, **recipe.naming}
+    choices["blocked_words"] = tuple(choices["blocked_words"])
+    return naming_preset(recipe.naming_preset, **choices)
 
 
 def vocabulary_words(recipe: Recipe) -> list[str]:
@@ -158,9 +166,11 @@ def _thumbnails(
     source = embedded_source(recipe, embeddings)
     if source is None:
         return None
-    folder = workspace.root / ".work" / "thumbnails"
+    folder = workspace.work / "thumbnails"
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        # what a run of another recipe left here must not get into the dictionary
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     by_row = records_by_row(embeddings)
     rows = sorted(set(examples["row"].to_pylist()))
     jobs = [(source, by_row[row], folder / f"{row}.jpg") for row in rows]

@@ -8,7 +8,7 @@ from PIL import Image
 from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import EmbeddingsArtifact
-from dncbm.errors import InvalidInput
+from dncbm.errors import DncbmError
 from pipelines.embed import open_recipe_source
 from pipelines.recipes import Recipe
 
@@ -32,7 +32,7 @@ def embedded_source(recipe: Recipe, embeddings: EmbeddingsArtifact) -> ImageSour
     """The photos that were embedded; None where they are gone or have changed."""
     try:
         source = open_recipe_source(recipe)
-    except InvalidInput as error:
+    except DncbmError as error:
         logger.warning("The photos cannot be shown: %s", error)
         return None
     if source.fingerprint != embeddings.manifest.inputs["source"]:

@@ -17,6 +17,7 @@ from dncbm.predictor import Predictor
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.training.progress import Progress
+from dncbm.types import ConceptName
 from pipelines.bottleneck import bottleneck_stage, probe_config, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage, sae_config
@@ -101,13 +102,25 @@ def score_against_truth(
     position = {path: index for index, path in enumerate(truth.paths)}
     order = [position[path] for path in item_ids(embeddings, embeddings.rows())]
     codes = encode_rows(predictor.sae, ShardRows(embeddings.shards))
-    names = [(n.name, *(word for word, _ in n.alternatives)) for n in predictor.dictionary.names]
-    return asdict(score_world(codes, truth.presence[order], truth.concepts, names))
+    words = [_candidates(name) for name in predictor.dictionary.names]
+    return asdict(score_world(codes, truth.presence[order], truth.concepts, words))
+
+
+def _candidates(name: ConceptName) -> list[str]:
+    """Words of a concept, best first; an unnamed one has no first word, but alternatives."""
+    return [name.name if name.status == "named" else "", *(word for word, _ in name.alternatives)]
 
 
 def _sae_metrics(metrics: dict[str, Any], num_concepts: int) -> dict[str, Any]:
-    wanted = ("unexplained_variance", "l0", "dead_fraction")
-    return {name: metrics[name] for name in wanted} | {"num_concepts": num_concepts}
+    """Measured on held-out photos where there are any; dead means dead on all train photos."""
+    judged = metrics.get("held_out") or metrics
+    return {
+        "unexplained_variance": judged["unexplained_variance"],
+        "unexplained_variance_train": metrics["unexplained_variance"],
+        "l0": judged["l0"],
+        "dead_fraction": metrics["dead_fraction"],
+        "num_concepts": num_concepts,
+    }
 
 
 def explain_samples(predictor: Predictor) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """One pipeline run as a value: every choice from photos to classifier, readable from a file."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Recipe:
     """Overrides of the preset's fields, for example `{"num_concepts": 1024}`."""
     naming_preset: str = "default"
     """`default` or `paper`."""
+    naming: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of `dncbm.naming.config.NamingConfig`, for example `{"centring": "none"}`."""
     probe: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of `dncbm.probe.train.ProbeConfig`, for example `{"solver": "paper"}`."""
     templates: tuple[str, ...] = PHOTO_TEMPLATES
@@ -50,9 +53,15 @@ class Recipe:
     world_images: int = 3000
     """Scenes of the rendered concept world, where no data is given."""
     seed: int = 0
-    """Seeds the split, the autoencoder and the probe."""
+    """Seeds the split, the autoencoder (not that of `dncbm-paper`, which has the paper's seed),
+    the naming threshold and the probe."""
 
     def __post_init__(self) -> None:
+        for name in ("blocked_words", "templates"):
+            if isinstance(getattr(self, name), list):  # as JSON and TOML have it
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for item in fields(self):
+            _require_type(item.name, getattr(self, item.name))
         if self.data is not None and self.dataset is not None:
             raise InvalidInput("Both data and dataset are given. Give one of them.")
         for name, minimum in (("workers", 0), ("batch_size", 1), ("examples", 1), ("seed", 0)):
@@ -67,6 +76,65 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values."""
         return json.loads(json.dumps(asdict(self)))
+
+    def located(self, base: Path) -> "Recipe":
+        """The recipe with absolute paths; relative ones are taken from the folder `base`.
+
+        So that a later stage finds everything, wherever it is started.
+        """
+        return replace(
+            self,
+            data=self.data and located(self.data, base),
+            vocabulary=self.vocabulary and located(self.vocabulary, base),
+            encoder=_located_encoder(self.encoder, base),
+        )
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("data", "dataset", "vocabulary"), (str, type(None))),
+    **dict.fromkeys(("encoder", "device", "precision", "sae_preset", "naming_preset"), (str,)),
+    **dict.fromkeys(("workers", "batch_size", "examples", "world_images", "seed"), (int,)),
+    **dict.fromkeys(("sae", "naming", "probe"), (Mapping,)),
+    **dict.fromkeys(("blocked_words", "templates"), (tuple,)),
+}
+
+
+def _require_type(name: str, value: object) -> None:
+    wrong = not isinstance(value, _KINDS[name]) or isinstance(value, bool)
+    if not wrong and isinstance(value, tuple):
+        wrong = not all(isinstance(item, str) for item in value)
+    if wrong:
+        kinds = {int: "a whole number", str: "a text", Mapping: "a table", tuple: "a list of texts"}
+        raise InvalidInput(f"{name} is {value!r}; it must be {kinds[_KINDS[name][0]]}.")
+
+
+TABLES = ("sae", "naming", "probe")
+"""Fields of a recipe that are tables of overrides."""
+
+
+def merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `old` under `changes`; tables are merged, and "" takes an override back."""
+    out = {**old, **changes}
+    for name in TABLES:
+        table = {**old.get(name, {}), **changes.get(name, {})}
+        out[name] = {key: value for key, value in table.items() if value != ""}
+    return out
+
+
+def located(text: str, base: Path) -> str:
+    """An absolute path; addresses (`s3://...`) and data set names (`hf:...`) stay as they are."""
+    if "://" in text or text.partition(":")[0] in ("hf", "torchvision"):
+        return text
+    return os.path.abspath(base / Path(text).expanduser())
+
+
+def _located_encoder(text: str, base: Path) -> str:
+    """The encoder with an absolute path where it names a file or a folder."""
+    for mark in ("local-dir:", "@", ":"):
+        before, found, path = text.partition(mark)
+        if found and path and (base / Path(path).expanduser()).exists():
+            return before + mark + located(path, base)
+    return text
 
 
 def read_recipe(path: Path) -> tuple[Recipe, Path]:
@@ -87,16 +155,10 @@ def read_recipe(path: Path) -> tuple[Recipe, Path]:
         raise InvalidInput(
             f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
         )
-    for name in ("data", "vocabulary"):
-        if values.get(name):
-            values[name] = str(path.parent / values[name])
-    for name in ("blocked_words", "templates"):
-        if name in values:
-            values[name] = tuple(values[name])
     try:
-        return Recipe(**values), path.parent / out
-    except TypeError as error:
-        raise InvalidInput(f"{path} has a field of the wrong type: {error}.") from error
+        return Recipe(**values).located(path.parent), path.parent / Path(out).expanduser()
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
 
 
 def _read_table(path: Path) -> dict[str, Any]:

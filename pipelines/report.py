@@ -54,7 +54,9 @@ def collect(recipe: Recipe, workspace: Workspace, predictor: Predictor) -> Repor
         splits={split: len(rows) for split, (rows, _) in splits.items()},
         accuracies=parts.accuracy_rows(predictor, len(judged[0])),
         nec_curve=parts.nec_curve(predictor),
-        sae_metrics=parts.sae_rows(load_manifest(workspace.sae, "sae").metrics),
+        sae_metrics=parts.sae_rows(
+            load_manifest(workspace.sae, "sae").metrics, predictor.cbm.metrics.get("sae", {})
+        ),
         densities=predictor.dictionary.statistics["density"].to_pylist(),
         naming=parts.naming_rows(naming),
         scores=[name.score for name in predictor.dictionary.names],

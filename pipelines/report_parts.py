@@ -39,7 +39,9 @@ _MEANINGS = {
     "l0": "concepts active per image",
     "dead_fraction": "concepts active on no train image",
     "dense_fraction": "concepts active on more than a tenth of the train images",
+    "accuracy_kept": "share of a linear readout's test accuracy that reconstructions keep",
 }
+_JUDGED = ("unexplained_variance", "cosine", "l0")
 
 
 def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
@@ -76,17 +78,25 @@ def nec_curve(predictor: Predictor) -> list[tuple[int, float]]:
     return [(nec, value) for nec, value in points if value is not None]
 
 
-def sae_rows(metrics: dict[str, Any]) -> list[Metric]:
-    """The autoencoder's measurements with what they mean."""
+def sae_rows(metrics: dict[str, Any], readout: dict[str, float]) -> list[Metric]:
+    """The autoencoder's measurements with what they mean, train photos and held-out ones.
+
+    Args:
+        metrics: of the autoencoder's manifest.
+        readout: of `pipelines.bottleneck.kept_by_the_sae`.
+    """
+    held_out = metrics.get("held_out") or {}
+    values = {name: metrics[name] for name in _MEANINGS if name in metrics}
+    values |= {f"{name}, held out": held_out[name] for name in _JUDGED if name in held_out}
+    values |= {name: readout[name] for name in _MEANINGS if name in readout}
     return [
         Metric(
             name=name.replace("_", " "),
-            value=metrics[name],
-            meaning=meaning,
-            unit="%" if name.endswith("fraction") else "",
+            value=value,
+            meaning=_MEANINGS.get(name, "the same on photos that trained nothing"),
+            unit="%" if name.endswith(("fraction", "kept")) else "",
         )
-        for name, meaning in _MEANINGS.items()
-        if name in metrics
+        for name, value in values.items()
     ]
 
 

@@ -17,6 +17,8 @@ from pipelines.recipes import Recipe
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.json"
+_OURS = ".dncbm"
+"""Marks a `.work` directory as made here: nothing else is ever deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,39 @@ class Workspace:
         """The HTML report."""
         return self.root / "report"
 
+    @property
+    def work(self) -> Path:
+        """Checkpoints and whatever else is of no use once the stages are done."""
+        return self.root / ".work"
+
     def checkpoint(self, stage: str) -> Path:
-        """The file from which an interrupted stage resumes."""
-        return self.root / ".work" / f"{stage}.safetensors"
+        """The file from which an interrupted stage resumes; its name begins with the stage's."""
+        return self.work / f"{stage}.safetensors"
+
+    def discard(self, stage: str) -> None:
+        """Remove the checkpoints of a finished stage, also those of other recipes."""
+        for left in self.work.glob(f"{stage}*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def create(self) -> "Workspace":
-        """Make the directory, refusing one that cannot be written or is not ours."""
+        """Make the directory.
+
+        Raises:
+            Unavailable: it cannot be written.
+            ArtifactError: it has a directory `.work` of somebody else.
+        """
+        if self.work.is_dir() and any(self.work.iterdir()) and not self._work_is_ours():
+            raise ArtifactError(
+                f"{self.work} was not made by dncbm, which would write into it and remove it. "
+                "Choose another output directory."
+            )
         with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / ".work").mkdir(exist_ok=True)
-            probe = self.root / ".work" / "writable"
-            probe.write_text("")
-            probe.unlink()
+            self.work.mkdir(parents=True, exist_ok=True)
+            (self.work / _OURS).write_text("")
         return self
+
+    def _work_is_ours(self) -> bool:
+        return (self.work / _OURS).is_file()
 
     def read_recipe(self) -> Recipe:
         """The recipe that earlier stages of this model directory used."""
@@ -76,19 +98,24 @@ class Workspace:
                 f"{self.root} is not a model directory: it has no {RECIPE}. "
                 "Begin with `dncbm embed --out DIR` or `dncbm quickstart`."
             )
-        values = read_json(self.root / RECIPE)
-        for name in ("blocked_words", "templates"):
-            values[name] = tuple(values[name])
-        return Recipe(**values)
+        return Recipe(**read_json(self.root / RECIPE)).located(self.root)
 
     def write_recipe(self, recipe: Recipe) -> Recipe:
-        """Remember the recipe, so that later stages need not be told again."""
-        write_json(self.root / RECIPE, recipe.as_dict())
+        """Remember the recipe, so that later stages need not be told again.
+
+        What lies inside the model directory is remembered relative to it: it may be moved.
+        """
+        values = recipe.as_dict()
+        for name in ("data", "vocabulary"):
+            if values[name] and Path(values[name]).is_relative_to(self.root.absolute()):
+                values[name] = str(Path(values[name]).relative_to(self.root.absolute()))
+        write_json(self.root / RECIPE, values)
         return recipe
 
     def clean(self) -> None:
-        """Remove the checkpoints of finished stages."""
-        shutil.rmtree(self.root / ".work", ignore_errors=True)
+        """Remove the checkpoints of all stages."""
+        if self._work_is_ours():
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def is_current(

@@ -79,15 +79,16 @@ def score_world(
         codes: codes (n, c) of the scenes.
         presence: truth of the same scenes, in the same order.
         concepts: names of the true concepts.
-        candidates: per discovered concept its name, then its alternatives.
+        candidates: per discovered concept its words, best first; "" first for an unnamed one.
     """
     matrix = correlations(codes, presence)
     true, found = linear_sum_assignment(-matrix)
     values = matrix[true, found]
-    names = [(concepts[t], list(candidates[f])) for t, f in zip(true, found, strict=True)]
+    names = [(concepts[t], candidates[f]) for t, f in zip(true, found, strict=True)]
+    # Fewer discovered than true concepts leave some without a partner: those count 0.
     return WorldScore(
-        mean_correlation=float(values.mean()),
-        recovered_fraction=float((values >= 0.5).mean()),
-        naming_top1=float(np.mean([known == words[0] for known, words in names])),
-        naming_top5=float(np.mean([known in words[:5] for known, words in names])),
+        mean_correlation=float(values.sum() / len(concepts)),
+        recovered_fraction=float((values >= 0.5).sum() / len(concepts)),
+        naming_top1=sum(known in words[:1] for known, words in names) / len(concepts),
+        naming_top5=sum(known in words[:5] for known, words in names) / len(concepts),
     )

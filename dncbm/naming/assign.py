@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dncbm.errors import InvalidInput
@@ -68,12 +68,14 @@ def name_dictionary(
     *,
     config: NamingConfig | None = None,
     image_mean: Float[Tensor, "d"] | None = None,
+    active: Bool[Tensor, "c"] | None = None,
     encoder_fingerprint: str | None = None,
 ) -> Naming:
     """One name per dictionary row, with the threshold that was used.
 
-    A concept under the threshold or margin is `unnamed`, or `blocked` where a blocked word
-    would have named it; its alternatives then begin with the best shown word.
+    A blocked word is passed over: the next best one names the concept. A concept whose best
+    word is under the threshold or margin is `unnamed`, or `blocked` where only a blocked word
+    passes; its alternatives then begin with the best shown word.
 
     Args:
         dictionary: decoder rows, or the prototypes of `concept_prototypes` where
@@ -81,6 +83,8 @@ def name_dictionary(
         vocabulary: words embedded by the encoder whose embeddings the dictionary explains.
         config: options; None takes the defaults, `naming_preset("paper")` is the paper's rule.
         image_mean: mean image embedding, used by `centring="words+directions"` only.
+        active: concepts that some image activates. Where there is a threshold the others are
+            unnamed and do not take part in it: nothing tells what they mean.
         encoder_fingerprint: of the dictionary's encoder; checked where given.
 
     Raises:
@@ -99,11 +103,14 @@ def name_dictionary(
     words = centre_words(words, space.word_mean)
     shown, hidden = _split_words(vocabulary, config.blocked_words)
     index = WordIndex(words[shown], kind=config.index)
-    threshold = _threshold(directions, index, config)
+    living = torch.ones(len(directions), dtype=torch.bool) if active is None else active
+    threshold = _threshold(directions[living], index, config)
+    limits = torch.where(living, threshold, torch.inf).tolist() if threshold is not None else None
     matches = _matches(directions, index, words[hidden], config.alternatives + 1)
     labels = [vocabulary.words[i] for i in shown.tolist()]
     names = [
-        _decide(concept, match, labels, threshold, config) for concept, match in enumerate(matches)
+        _decide(concept, match, labels, -torch.inf if limits is None else limits[concept], config)
+        for concept, match in enumerate(matches)
     ]
     recall = index.recall(directions[:_RECALL_SAMPLE], config.alternatives + 1)
     return Naming(names=_grouped(names), space=space, threshold=threshold, index_recall=recall)
@@ -134,6 +141,8 @@ def _split_words(vocabulary: Vocabulary, extra: Sequence[str]) -> tuple[Tensor, 
 def _threshold(directions: Tensor, index: WordIndex, config: NamingConfig) -> float | None:
     if config.false_name_rate is None:
         return None
+    if len(directions) == 0:
+        return 1.0
     return calibrated_threshold(
         directions,
         index,
@@ -157,12 +166,11 @@ def _decide(
     concept: int,
     match: _Match,
     labels: Sequence[str],
-    threshold: float | None,
+    limit: float,
     config: NamingConfig,
 ) -> ConceptName:
     rows, scores, hidden = match
     best, margin = scores[0], max(scores[0] - scores[1], 0.0)
-    limit = -1.1 if threshold is None else threshold
     ranked = tuple(
         (labels[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0
     )

@@ -1,20 +1,21 @@
-"""Statistics and top images of every concept, in one pass over blocks of codes."""
+"""Statistics and top images of every concept, in one pass over the codes that are not zero."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import EXAMPLE_SCHEMA, STATISTICS_SCHEMA
 
-_CELLS = 1 << 23  # codes held densely at a time
+_ENTRIES = 1 << 20  # codes looked at in one go
 
 Codes = Any
-"""(n, c) tensor, array or scipy CSR matrix, or an iterable of such blocks of rows."""
+"""(n, c) codes >= 0: tensor, array or scipy matrix, or an iterable of such blocks of rows."""
 
 
 def concept_statistics(codes: Codes) -> pa.Table:
@@ -24,14 +25,14 @@ def concept_statistics(codes: Codes) -> pa.Table:
         InvalidInput: no rows, or codes that are not finite.
     """
     rows = 0
-    active: Any = 0
-    total: Any = 0.0
-    largest: Any = -np.inf
+    active, total, largest = (np.zeros(0) for _ in range(3))
     for block in _blocks(codes):
-        rows += len(block)
-        active = active + (block > 0).sum(axis=0)
-        total = total + block.sum(axis=0, dtype=np.float64)
-        largest = np.maximum(largest, block.max(axis=0))
+        if rows == 0:
+            active, total, largest = (np.zeros(block.num_concepts) for _ in range(3))
+        rows += block.num_rows
+        active += np.bincount(block.concepts, minlength=len(active))
+        total += np.bincount(block.concepts, weights=block.codes, minlength=len(total))
+        np.maximum.at(largest, block.concepts, block.codes)
     if rows == 0:
         raise InvalidInput("There are no codes to summarise. Give at least one row.")
     columns = [np.arange(len(active)), active / rows, total / rows, largest]
@@ -67,10 +68,9 @@ def top_examples(
     best = _Best(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
     start = 0
     for block in _blocks(codes):
-        numbers, concepts = np.nonzero(block > 0)
-        found = _Best(concepts, block[numbers, concepts], numbers + start)
-        best = _keep_best(best, found, k)
-        start += len(block)
+        found = _Best(block.concepts, block.codes, block.rows + start)
+        best = _keep_best(best, _above(_floors(best, block.num_concepts, k), found), k)
+        start += block.num_rows
     if start == 0:
         raise InvalidInput("There are no codes to choose examples from. Give at least one row.")
     return _example_table(best, start, rows, item_ids)
@@ -82,6 +82,20 @@ class _Best(NamedTuple):
     concepts: np.ndarray
     codes: np.ndarray
     places: np.ndarray
+
+
+def _floors(best: _Best, num_concepts: int, k: int) -> np.ndarray:
+    """The code that a later image must exceed to be among the best k of each concept."""
+    floors = np.zeros(num_concepts, np.float32)
+    last = _ranks(best.concepts) == k - 1
+    floors[best.concepts[last]] = best.codes[last]
+    return floors
+
+
+def _above(floors: np.ndarray, found: _Best) -> _Best:
+    """Most entries of a long run fall here, before anything is sorted."""
+    kept = found.codes > floors[found.concepts]
+    return _Best(found.concepts[kept], found.codes[kept], found.places[kept])
 
 
 def _keep_best(best: _Best, found: _Best, k: int) -> _Best:
@@ -120,24 +134,41 @@ def _example_table(
     return pa.Table.from_arrays(arrays, schema=EXAMPLE_SCHEMA)
 
 
-def _blocks(codes: Codes) -> Iterator[np.ndarray]:
-    """Dense float32 blocks of rows, checked for NaN."""
-    whole = isinstance(codes, Tensor | np.ndarray) or hasattr(codes, "tocsr")
+class _Block(NamedTuple):
+    """The positive codes of some rows as parallel arrays, in row order."""
+
+    rows: np.ndarray
+    concepts: np.ndarray
+    codes: np.ndarray
+    num_rows: int
+    num_concepts: int
+
+
+def _blocks(codes: Codes) -> Iterator[_Block]:
+    """Blocks of about `_ENTRIES` codes, checked for NaN and infinity."""
+    whole = isinstance(codes, Tensor | np.ndarray) or sp.issparse(codes)
     for part in [codes] if whole else codes:
-        matrix = part.tocsr() if hasattr(part, "tocsr") else part
-        size = max(1, _CELLS // max(matrix.shape[1], 1))
+        matrix = part.tocsr() if sp.issparse(part) else _dense(part)
+        size = _rows_at_once(matrix)
         for start in range(0, matrix.shape[0], size):
-            block = _dense(matrix[start : start + size])
-            if not np.isfinite(block).all():
+            piece = sp.coo_matrix(matrix[start : start + size])
+            if not np.isfinite(piece.data).all():
                 raise InvalidInput(
-                    f"Codes hold NaN or infinity within rows {start} to {start + len(block) - 1} "
-                    "of a block. Check the embeddings and the SAE."
+                    f"Codes hold NaN or infinity within rows {start} to "
+                    f"{start + piece.shape[0] - 1} of a block. Check the embeddings and the SAE."
                 )
-            yield block
+            kept = piece.data > 0
+            entries = (piece.row[kept], piece.col[kept], piece.data[kept].astype(np.float32))
+            yield _Block(*entries, *piece.shape)
+
+
+def _rows_at_once(matrix: Any) -> int:
+    """Rows that hold about `_ENTRIES` stored codes."""
+    stored = matrix.nnz if sp.issparse(matrix) else matrix.size
+    return max(1, int(_ENTRIES * matrix.shape[0] // max(stored, 1)))
 
 
 def _dense(block: Any) -> np.ndarray:
     if isinstance(block, Tensor):
         return block.detach().to("cpu", torch.float32).numpy()
-    dense = block.toarray() if hasattr(block, "toarray") else block
-    return np.asarray(dense, dtype=np.float32)
+    return np.asarray(block, dtype=np.float32)

@@ -28,9 +28,12 @@ def null_directions(
     generator = torch.Generator().manual_seed(seed)
     rows = directions.detach().to("cpu", torch.float32)
     mean = rows.mean(dim=0)
-    # Weighted sums of centred rows have their covariance, whatever its rank.
-    weights = torch.randn(count, len(rows), generator=generator) / max(len(rows) - 1, 1) ** 0.5
-    return functional.normalize(mean + weights @ (rows - mean), dim=1)
+    drawn = mean.repeat(count, 1)
+    for part in (rows - mean).split(_BLOCK):
+        # Weighted sums of centred rows have their covariance, whatever its rank.
+        weights = torch.randn(count, len(part), generator=generator)
+        drawn += weights @ part / max(len(rows) - 1, 1) ** 0.5
+    return functional.normalize(drawn, dim=1)
 
 
 def calibrated_threshold(
@@ -74,13 +77,18 @@ def naming_metrics(
 
     Args:
         names: one per concept.
-        density: share of images on which each concept is active. Scores of concepts that
-            hardly ever fire say little, so `weighted_score` weights by it.
+        density: share of images on which each concept is active. Those that never fire do
+            not count, and `weighted_score` weights by it.
 
     Returns:
-        named_fraction, unique_names, shared_fraction (named concepts whose name another one
-        has too), mean_score and mean_margin over all concepts, weighted_score.
+        num_concepts; and over those that fire: named_fraction, unique_names, shared_fraction
+        (named concepts whose name another one has too), mean_score, mean_margin,
+        mean_named_score, weighted_score.
     """
+    total = len(names)
+    if density is not None and bool(np.any(density > 0)):
+        names = [name for name, share in zip(names, density, strict=True) if share > 0]
+        density = density[density > 0]
     if not names:
         raise InvalidInput("There are no concepts to measure. Give at least one name.")
     named = [name for name in names if name.status == "named"]
@@ -89,7 +97,7 @@ def naming_metrics(
     counts = np.unique(np.asarray(groups), return_counts=True)[1]
     shared = int(counts[counts > 1].sum())
     metrics: dict[str, Any] = {
-        "num_concepts": len(names),
+        "num_concepts": total,
         "named_fraction": len(named) / len(names),
         "unique_names": len({name.name for name in named}),
         "shared_fraction": shared / max(len(named), 1),

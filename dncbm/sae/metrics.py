@@ -1,7 +1,7 @@
 """How good codes and reconstructions are, over all rows in one pass."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -99,17 +99,21 @@ def _ratio(error: float, variance: float) -> float:
     return 0.0 if error == 0 else 1.0
 
 
+class Labelled(NamedTuple):
+    """Embeddings (n, d) with their class indices (n)."""
+
+    embeddings: Float[Tensor, "n d"]
+    labels: Int64[Tensor, "n"]
+
+
 def accuracy_kept(
-    embeddings: Float[Tensor, "n d"],
-    reconstruction: Float[Tensor, "n d"],
-    labels: Int64[Tensor, "n"],
-    test: Int64[Tensor, "m"],
+    train: Labelled, test: Labelled, reconstruction: Float[Tensor, "n d"]
 ) -> dict[str, float]:
     """Test accuracy of one linear readout on embeddings and on their reconstructions.
 
     The readout (multinomial logistic regression on standardised embeddings) is fitted on the
-    embeddings of all rows outside `test` and applied to both, so the difference is what the
-    SAE's reconstruction loses for classification.
+    `train` embeddings and applied to the `test` ones and to their `reconstruction`, so the
+    difference is what the SAE's reconstruction loses for classification.
 
     Returns:
         `accuracy_embeddings`, `accuracy_reconstruction` and `accuracy_kept`, their ratio.
@@ -118,13 +122,12 @@ def accuracy_kept(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train = torch.ones(len(embeddings), dtype=torch.bool)
-    train[test] = False
     readout = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    readout.fit(embeddings[train].numpy(), labels[train].numpy())
-    wanted = labels[test].numpy()
-    plain = float(readout.score(embeddings[test].numpy(), wanted))
-    rebuilt = float(readout.score(reconstruction[test].numpy(), wanted))
+    readout.fit(train.embeddings.numpy(), train.labels.numpy())
+    plain, rebuilt = (
+        float(readout.score(rows.numpy(), test.labels.numpy()))
+        for rows in (test.embeddings, reconstruction)
+    )
     return {
         "accuracy_embeddings": plain,
         "accuracy_reconstruction": rebuilt,

@@ -46,9 +46,14 @@ def draw_inputs(
         Fewer than `count` where fewer rows have a loss above zero.
     """
     indices = torch.randperm(len(rows), generator=generator)[: min(candidates, len(rows))]
-    losses = torch.cat(
-        [_loss_per_row(model, rows, part, l1, reduction) for part in indices.split(CHUNK)]
-    )
+    was_training = model.training
+    model.eval()  # BatchTopK would learn its threshold from these rows
+    try:
+        losses = torch.cat(
+            [_loss_per_row(model, rows, part, l1, reduction) for part in indices.split(CHUNK)]
+        )
+    finally:
+        model.train(was_training)
     weights = draw_weights(losses)
     available = min(count, int((weights > 0).sum()))
     if available == 0:

@@ -62,6 +62,7 @@ def save_sae(
     *,
     config: SaeConfig | None = None,
     inputs: Mapping[str, str] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write an `sae` artifact; returns its manifest.
 
@@ -70,6 +71,7 @@ def save_sae(
         trained: what `train_sae` returned, or an imported model.
         config: the training recipe, where known.
         inputs: fingerprints by role, for example `{"embeddings": ..., "encoder": ...}`.
+        metrics: further measurements for the manifest, beside those on the training rows.
 
     Raises:
         Unavailable: the disk is full or not writable.
@@ -87,6 +89,7 @@ def save_sae(
         if isinstance(trained, TrainedSae):
             write_json(draft.path / HISTORY, trained.history)
             draft.metrics.update(trained.metrics.as_dict())
+        draft.metrics.update(metrics or {})
     return load_manifest(path, "sae")
 
 

@@ -26,13 +26,13 @@ from dncbm.sae.metrics import SaeMetrics, evaluate_sae
 from dncbm.sae.model import SaeModel
 from dncbm.sae.resample import draw_inputs, revive
 from dncbm.sae.rows import EmbeddingRows, InputStatistics, as_rows, input_statistics
+from dncbm.training import precision
 from dncbm.training.checkpoints import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
 )
-from dncbm.training.precision import bfloat16_products
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.schedules import Schedule, constant, cosine
 from dncbm.training.seeding import generator
@@ -89,6 +89,8 @@ def train_sae(
     """
     rows = as_rows(embeddings)
     _check_width(rows, config)
+    if config.precision == "bfloat16" and not precision.native_bfloat16(device):
+        _log.warning("%s has no bfloat16 products: float32 instead of bfloat16.", device)
     statistics = input_statistics(rows, normalize=config.normalize)
     run = TrainingRun(rows, config, statistics, device)
     identity = fingerprint([config.as_dict(), _describe(rows, statistics)])
@@ -288,10 +290,8 @@ def _schedule(config: SaeConfig, total: int) -> Schedule:
     return cosine(config.lr, 0.0, total, min(config.warmup, total - 1))
 
 
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    if precision == "float32":
-        return nullcontext()
-    return bfloat16_products(device)
+def _autocast(products: str, device: torch.device) -> AbstractContextManager[None]:
+    return nullcontext() if products == "float32" else precision.bfloat16_products(device)
 
 
 def _check_width(rows: EmbeddingRows, config: SaeConfig) -> None:

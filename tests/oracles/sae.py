@@ -79,6 +79,8 @@ class Step:
         self.m = {name: np.zeros_like(value) for name, value in self.p.items()}
         self.v = {name: np.zeros_like(value) for name, value in self.p.items()}
         self.t = 0
+        self.silent_for = [0] * len(dictionary)
+        """Rows since each concept last fired."""
         self.lr, self.k, self.reduction, self.l1 = lr, k, reduction, l1
         self.aux_weight, self.aux_k = aux_weight, aux_k
 
@@ -106,6 +108,8 @@ class Step:
             grad["D"][c] -= (grad["D"][c] @ p["D"][c]) * p["D"][c]
         self._adam(grad)
         for c in range(len(p["D"])):
+            fired = any(row[c] > 0 for row in codes)
+            self.silent_for[c] = 0 if fired else self.silent_for[c] + n
             p["D"][c] /= math.sqrt(sum(value**2 for value in p["D"][c]))
         return loss
 

@@ -13,8 +13,10 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def best_matching(matrix: np.ndarray) -> float:
-    """The largest mean over all one-to-one assignments, by trying each."""
+    """The largest mean over all one-to-one assignments, by trying each; no partner counts 0."""
     t, c = matrix.shape
+    padded = np.concatenate([matrix, np.zeros((t, max(0, t - c)))], axis=1)
     return max(
-        sum(matrix[i, chosen[i]] for i in range(t)) / t for chosen in permutations(range(c), t)
+        sum(padded[i, chosen[i]] for i in range(t)) / t
+        for chosen in permutations(range(padded.shape[1]), t)
     )

@@ -33,6 +33,16 @@ def test_perfect_codes_with_perfect_names_score_one() -> None:
     assert score.naming_top5 == 1.0
 
 
+def test_true_concepts_without_a_partner_count_as_not_found(rng) -> None:
+    presence = rng.random((60, 5)) < 0.4
+    codes = csr_matrix(presence[:, :2] * 1.0)
+    score = score_world(codes, presence, "abcde", [["a", "x"], ["", "b"]])
+    matrix = correlations(codes, presence)
+    assert score.mean_correlation == pytest.approx(oracle.best_matching(matrix))
+    assert score.recovered_fraction == pytest.approx(2 / 5)
+    assert (score.naming_top1, score.naming_top5) == pytest.approx((1 / 5, 2 / 5))
+
+
 def test_the_truth_of_a_world_is_read_back(tmp_path: Path) -> None:
     write_concept_world(tmp_path / "w", num_images=12, size=32, seed=0)
     truth = read_truth(tmp_path / "w")

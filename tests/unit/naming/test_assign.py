@@ -39,6 +39,24 @@ def test_paper_rule_agrees_with_the_oracle(
         )
 
 
+def test_concepts_that_never_fire_have_no_name_and_no_part_in_the_threshold(
+    rng: np.random.Generator, vocabulary: Vocabulary
+) -> None:
+    rows = directions(rng, 30)
+    rows[20:] = vocabulary.embeddings[:10]  # each is a word exactly, yet nothing fires
+    active = torch.arange(30) < 20
+    config = NamingConfig(false_name_rate=0.3)
+    found = name_dictionary(rows, vocabulary, config=config, active=active)
+    assert {name.status for name in found.names[20:]} == {"unnamed"}
+    alone = name_dictionary(rows[:20], vocabulary, config=config)
+    assert found.threshold == pytest.approx(alone.threshold)
+    assert found.names[:20] == alone.names
+    none = name_dictionary(rows, vocabulary, config=config, active=torch.zeros(30).bool())
+    assert {name.status for name in none.names} == {"unnamed"}
+    every = name_dictionary(rows, vocabulary, config=PAPER, active=active)
+    assert {name.status for name in every.names} == {"named"}
+
+
 def test_centred_names_and_threshold_agree_with_the_oracle(
     rng: np.random.Generator, vocabulary: Vocabulary
 ) -> None:

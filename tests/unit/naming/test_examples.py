@@ -25,7 +25,7 @@ def as_dict(table: object, concept: int) -> list[tuple[int, int, float]]:
 def test_top_examples_agree_with_the_oracle(
     codes: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "_CELLS", 6 * 7)
+    monkeypatch.setattr(examples, "_ENTRIES", 6 * 7)
     for given in (
         codes,
         torch.from_numpy(codes),
@@ -51,7 +51,7 @@ def test_ids_and_rows_are_those_of_the_caller(codes: np.ndarray) -> None:
 
 
 def test_statistics_by_definition(codes: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "_CELLS", 6 * 11)
+    monkeypatch.setattr(examples, "_ENTRIES", 6 * 11)
     table = concept_statistics(sparse.csr_matrix(codes)).to_pydict()
     for concept in range(6):
         column = [float(x) for x in codes[:, concept]]

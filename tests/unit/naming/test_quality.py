@@ -84,7 +84,7 @@ def test_metrics_by_hand() -> None:
         concept(0, "dog", group=0), concept(1, "cat", group=1), concept(2, "dog", group=0),
         concept(3, "concept 3", "unnamed", 3), concept(4, "concept 4", "blocked", 4),
     ]  # fmt: skip
-    metrics = naming_metrics(names, density=np.array([1.0, 0.0, 0.0, 0.0, 1.0]))
+    metrics = naming_metrics(names, density=np.array([0.5, 0.2, 0.2, 0.2, 0.5]))
     assert metrics["num_concepts"] == 5
     assert metrics["named_fraction"] == pytest.approx(0.6)
     assert metrics["unique_names"] == 2
@@ -92,7 +92,13 @@ def test_metrics_by_hand() -> None:
     assert metrics["mean_score"] == pytest.approx(0.3)
     assert metrics["mean_named_score"] == pytest.approx(0.2)
     assert metrics["mean_margin"] == pytest.approx(0.02)
-    assert metrics["weighted_score"] == pytest.approx(0.3)
+    assert metrics["weighted_score"] == pytest.approx(
+        np.average([name.score for name in names], weights=[0.5, 0.2, 0.2, 0.2, 0.5])
+    )
+    living = naming_metrics(names, density=np.array([0.5, 0.0, 0.2, 0.0, 0.0]))
+    assert (living["num_concepts"], living["named_fraction"]) == (5, 1.0)
+    assert living["unique_names"] == 1
+    assert living["mean_score"] == pytest.approx((names[0].score + names[2].score) / 2)
 
 
 def test_metrics_without_names_or_concepts() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dncbm.errors import InvalidInput
-from pipelines.recipes import Recipe, read_recipe
+from pipelines.recipes import Recipe, located, merged, read_recipe
 
 
 def write(tmp_path: Path, text: str, name: str = "run.toml") -> Path:
@@ -36,12 +36,60 @@ def test_a_json_recipe_round_trips(tmp_path: Path) -> None:
         ('out = "o"\nseed = -1', "seed is -1; it must be at least 0"),
         ('out = "o"\ndata = "a"\ndataset = "b"', "Both data and dataset"),
         ('out = "o"\ntemplates = ["no slot"]', "Each template needs one"),
-        ('out = "o"\nseed = "x"', "wrong type"),
+        ('out = "o"\nseed = "x"', "seed is 'x'; it must be a whole number"),
+        ('out = "o"\nseed = true', "seed is True; it must be a whole number"),
+        ('out = "o"\ndata = 5', "data is 5; it must be a text"),
+        ('out = "o"\nsae = 5', "sae is 5; it must be a table"),
+        ('out = "o"\ntemplates = "{}"', "templates is '{}'; it must be a list of texts"),
+        ('out = "o"\nblocked_words = [1]', "it must be a list of texts"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_recipe(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf:beans", "hf:beans"),
+        ("torchvision:CIFAR10", "torchvision:CIFAR10"),
+        ("s3://bucket/photos.zip", "s3://bucket/photos.zip"),
+        ("/photos", "/photos"),
+        ("../photos.zip", "/base/photos.zip"),
+        ("photos", "/base/here/photos"),
+    ],
+)
+def test_paths_become_absolute_and_addresses_stay(text: str, expected: str) -> None:
+    assert Recipe(data=text).located(Path("/base/here")).data == expected
+
+
+def test_the_home_folder_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert located("~/photos", Path("/base")) == str(tmp_path / "photos")
+
+
+def test_files_in_the_name_of_an_encoder_become_absolute(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_text("")
+    (tmp_path / "folder").mkdir()
+    names = {
+        "ViT-B-32:weights.pt": f"ViT-B-32:{tmp_path}/weights.pt",
+        "ViT-B-32:openai@weights.pt": f"ViT-B-32:openai@{tmp_path}/weights.pt",
+        "local-dir:folder": f"local-dir:{tmp_path}/folder",
+        "ViT-B-32:openai": "ViT-B-32:openai",
+        "hf-hub:org/name": "hf-hub:org/name",
+        "mini": "mini",
+    }
+    for given, expected in names.items():
+        assert Recipe(encoder=given).located(tmp_path).encoder == expected
+
+
+def test_overrides_add_up_and_can_be_taken_back() -> None:
+    old = {"seed": 1, "sae": {"k": 16, "epochs": 5}, "probe": {"solver": "paper"}}
+    new = merged(old, {"sae": {"k": 8, "epochs": ""}, "naming": {"centring": "none"}})
+    assert new == {
+        "seed": 1, "sae": {"k": 8}, "probe": {"solver": "paper"}, "naming": {"centring": "none"},
+    }  # fmt: skip
 
 
 def test_missing_and_non_table_recipes_are_refused(tmp_path: Path) -> None:

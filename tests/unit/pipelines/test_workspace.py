@@ -31,11 +31,41 @@ def test_a_damaged_artifact_is_not_current(tmp_path: Path, caplog) -> None:
 
 def test_the_recipe_is_remembered(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "m").create()
-    recipe = Recipe(data="photos", blocked_words=("banner",), sae={"k": 4})
+    recipe = Recipe(data="/photos", blocked_words=("banner",), sae={"k": 4})
     workspace.write_recipe(recipe)
     assert workspace.read_recipe() == recipe
     with pytest.raises(ArtifactError, match="Begin with `dncbm embed"):
         Workspace(tmp_path / "other").read_recipe()
+
+
+def test_what_lies_inside_the_model_directory_moves_with_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "m").create()
+    workspace.write_recipe(Recipe(data=str(tmp_path / "m" / "concept-world")))
+    (tmp_path / "m").rename(tmp_path / "moved")
+    assert Workspace(tmp_path / "moved").read_recipe().data == str(
+        tmp_path / "moved" / "concept-world"
+    )
+
+
+def test_a_work_directory_of_somebody_else_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="was not made by dncbm"):
+        Workspace(tmp_path).create()
+    Workspace(tmp_path).clean()
+    assert (tmp_path / ".work" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_checkpoints_of_one_stage_are_discarded_whatever_their_recipe(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "m").create()
+    for name in ("discover-a", "discover-b"):
+        workspace.checkpoint(name).write_text("x")
+    (workspace.work / "bottleneck").mkdir()
+    (workspace.work / "bottleneck" / "piece").write_text("x")
+    workspace.discard("discover")
+    assert [p.name for p in workspace.work.iterdir() if p.name != ".dncbm"] == ["bottleneck"]
+    workspace.discard("bottleneck")
+    assert [p.name for p in workspace.work.iterdir()] == [".dncbm"]
 
 
 def test_checkpoints_go_when_the_work_is_done(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 from dncbm.sae.activations import ReLU, TopK
 from dncbm.sae.metrics import (
     DENSITY_EDGES,
+    Labelled,
     accuracy_kept,
     density_summary,
     evaluate_sae,
@@ -59,9 +60,9 @@ def test_density_summary_counts_by_hand() -> None:
 def test_accuracy_kept_compares_one_readout_on_both() -> None:
     labels = torch.arange(60) % 3
     x = torch.nn.functional.one_hot(labels, 4).float() + 0.1 * torch.randn(60, 4)
-    test = torch.arange(40, 60)
-    assert accuracy_kept(x, x, labels, test)["accuracy_kept"] == 1.0
-    blind = accuracy_kept(x, torch.zeros_like(x), labels, test)
+    train, test = Labelled(x[:40], labels[:40]), Labelled(x[40:], labels[40:])
+    assert accuracy_kept(train, test, x[40:])["accuracy_kept"] == 1.0
+    blind = accuracy_kept(train, test, torch.zeros(20, 4))
     assert blind["accuracy_embeddings"] > 0.9
     assert blind["accuracy_reconstruction"] < 0.5
 

@@ -15,6 +15,7 @@ from dncbm.errors import ArtifactMismatch, InvalidInput, Unavailable, UnknownNam
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import as_rows, input_statistics
 from dncbm.sae.train import SaeConfig, TrainingRun, train_sae
+from dncbm.training import precision as precision_module
 from tests.oracles import sae as oracle
 
 NAMES = {"D": "dictionary", "W": "encoder_weight", "a": "encoder_bias", "b": "pre_bias"}
@@ -71,7 +72,7 @@ def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None
     helped = 0
     for _ in range(6):
         batch = run._batch().double()
-        dead = (run.rows_since_fired > config.dead_after).nonzero().flatten().tolist()
+        dead = [c for c, silent in enumerate(step.silent_for) if silent > config.dead_after]
         helped += bool(dead)
         before = float(run.sums[3])
         run.advance()
@@ -81,6 +82,7 @@ def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None
         for key, name in NAMES.items():
             found = getattr(run.model, name).detach().numpy()
             np.testing.assert_allclose(found, step.p[key], atol=1e-7, err_msg=name)
+    assert run.rows_since_fired.tolist() == step.silent_for
     assert helped or "aux" not in variant
 
 
@@ -164,15 +166,39 @@ def test_resampling_waits_for_a_whole_window(embeddings: torch.Tensor) -> None:
     assert run.history[2]["dead_fraction"] == pytest.approx(1 / 12)
 
 
-def test_bfloat16_products_stay_close_to_float32(embeddings: torch.Tensor) -> None:
+def test_bfloat16_products_stay_close_to_float32(
+    embeddings: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "native_bfloat16", lambda device: True)
     full, half = (
         train_sae(embeddings, _config(activation="relu", precision=precision))
         for precision in ("float32", "bfloat16")
     )
     assert half.model.dictionary.dtype == torch.float32
+    assert not torch.equal(half.model.dictionary, full.model.dictionary)
     assert half.metrics.unexplained_variance == pytest.approx(
         full.metrics.unexplained_variance, rel=0.05
     )
+
+
+def test_a_processor_without_bfloat16_is_told(
+    embeddings: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision_module, "native_bfloat16", lambda device: False)
+    train_sae(embeddings, _config(precision="bfloat16", max_steps=1))
+    assert "float32 instead of bfloat16" in caplog.text
+
+
+def test_resampling_leaves_the_threshold_of_batchtopk_alone(embeddings: torch.Tensor) -> None:
+    rows = as_rows(embeddings)
+    config = _config(activation="batchtopk", resample_every=1, epochs=8)
+    run = TrainingRun(rows, config, input_statistics(rows), "cpu")
+    run.fired_in_window.zero_()
+    while run.step < run.total:
+        run.model.encoder_bias.data[3] = -100.0  # dead, so that every epoch resamples
+        run.advance()
+    assert sum(entry["resampled"] for entry in run.history) > 0
+    assert int(run.model.activation.seen) == run.total
 
 
 def test_progress_and_step_limit(embeddings: torch.Tensor) -> None:
