@@ -149,12 +149,13 @@ def compare(case: Case, purity: float) -> list[dict[str, object]]:
     codes = encode_rows(case.model, case.images)
     truth = class_like(codes[::2], case.labels[::2], purity)
     dictionary = case.model.dictionary.detach()
+    active = torch.from_numpy(np.asarray((codes > 0).sum(axis=0))[0] > 0)
     rows: list[dict[str, object]] = []
     for rule, config in RULES.items():
         directions = naming_directions(
             config.direction, dictionary, codes[1::2], case.images[1::2].split(4096)
         )
-        naming = name_dictionary(directions, case.vocabulary, config=config)
+        naming = name_dictionary(directions, case.vocabulary, config=config, active=active)
         rows.append({"case": case.name, "rule": rule} | judge(naming.names, truth))
     return rows
 
