@@ -53,6 +53,11 @@ class Predictor:
             ArtifactMismatch: its parts, or the encoder, do not belong together.
         """
         root = Path(path)
+        if not root.is_dir():
+            raise ArtifactError(
+                f"{path} does not exist. Give the directory that `dncbm quickstart --out` wrote; "
+                "models are loaded from directories only."
+            )
         if not (root / "cbm").is_dir():
             raise ArtifactError(
                 f"{root} holds no model: it has no directory 'cbm'. "
@@ -83,7 +88,12 @@ class Predictor:
         return tuple(self.cbm.classes)
 
     def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
-        """Raw encoder output of RGB images, float32 on the CPU."""
+        """Raw encoder output of RGB images, float32 on the CPU.
+
+        Raises:
+            InvalidInput: anything but a list of PIL images.
+        """
+        _require_images(images)
         return self.encoder.embed_pil(images)
 
     @inference_mode()
@@ -189,6 +199,18 @@ class Predictor:
             "fingerprint": self.cbm.manifest.fingerprint,
             "inputs": dict(self.cbm.manifest.inputs),
         }
+
+
+def _require_images(images: Any) -> None:
+    given = images if isinstance(images, list | tuple) else [images]
+    wrong = [item for item in given if not isinstance(item, Image)]
+    if given is not images:
+        wrong = [images]
+    if wrong:
+        raise InvalidInput(
+            f"images must be a list of PIL images, got {wrong[0]!r}. Open files first: "
+            "predictor.predict([Image.open(path).convert('RGB')])."
+        )
 
 
 def _require_at_least(name: str, value: int, minimum: int) -> None:

@@ -44,8 +44,8 @@ def probe_config(recipe: Recipe) -> ProbeConfig:
         if name not in known:
             raise UnknownName("probe setting", name, known)
     values: dict[str, Any] = {"seed": recipe.seed, **recipe.probe}
-    if "necs" in values:
-        values["necs"] = tuple(values["necs"])
+    if isinstance(values.get("necs"), int):  # --set probe.necs=5
+        values["necs"] = (values["necs"],)
     return ProbeConfig(**values)
 
 

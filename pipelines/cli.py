@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from dncbm.errors import InvalidInput
+from dncbm.artifacts import package_version
+from dncbm.errors import ArtifactMismatch, InvalidInput
 from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
 from pipelines.recipes import TABLES, Recipe, located, merged, read_recipe
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
     name="dncbm",
-    help="Image classifiers whose every decision is a sum of named concepts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -59,6 +59,22 @@ Set = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        stdout.print(f"dncbm {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Image classifiers whose every decision is a sum of named concepts."""
 
 
 @app.command()
@@ -219,17 +235,20 @@ def bottleneck(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.")
+    ],
     top: Annotated[int, typer.Option(help="Contributions to list.")] = 5,
     nec: Annotated[
         int | None, typer.Option(help="Use the head with this many concepts per class.")
     ] = None,
+    device: Device = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """The class of each photo and the named concepts that made it."""
     configure_logging(verbose=verbose)
-    result = _commands().predict(model, images, top=top, nec=nec)
+    result = _commands().predict(model, images, top=top, nec=nec, device=device)
     if as_json:
         _print_json(result)
     else:
@@ -241,13 +260,14 @@ def evaluate(
     model: Model,
     data: Data = None,
     dataset: Dataset = None,
+    device: Device = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Accuracy on the held-out photos, or on photos of your own with --data."""
     configure_logging(verbose=verbose)
     with progress_listener() as progress:
-        result = _commands().evaluate(model, data, dataset, progress)
+        result = _commands().evaluate(model, data, dataset, progress, device=device)
     _show(result, as_json)
 
 
@@ -265,11 +285,12 @@ def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:
     """Serve a model directory (or a folder of several) over HTTP."""
     configure_logging(verbose=verbose)
-    _commands().serve(model, host, port)
+    _commands().serve(model, host, port, device)
 
 
 @app.command()
@@ -280,7 +301,13 @@ def doctor(
     """What this installation has, and whether a model directory is whole."""
     from pipelines.doctor import examine
 
-    _show(examine(model), as_json)
+    found = examine(model)
+    _show(found, as_json)
+    if any(state.startswith("stale") for state in found.get("model", {}).values()):
+        raise ArtifactMismatch(
+            "Some parts were made from others than the ones beside them (stale, above). Run "
+            "their stages again: discover, name, bottleneck, report."
+        )
 
 
 def _commands() -> ModuleType:

@@ -8,15 +8,18 @@ from typing import Any
 
 from PIL.Image import Image
 from rich.table import Table
+from rich.text import Text
 
 from dncbm.artifacts import load_manifest
 from dncbm.data.images import decode_image
+from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
 from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
+from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
@@ -26,7 +29,7 @@ from pipelines.evaluate import evaluate_photos, evaluate_test_split
 from pipelines.name import name_stage
 from pipelines.recipes import TABLES, Recipe, merged
 from pipelines.report import report_stage
-from pipelines.serialise import prediction_dict
+from pipelines.serialise import label, prediction_dict
 from pipelines.workspace import Workspace
 
 Result = dict[str, Any]
@@ -46,6 +49,7 @@ def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
         "broken": embeddings.items.num_rows - len(embeddings),
         "embed_dim": embeddings.embed_dim,
         "encoder": encoder.spec,
+        "next": f"dncbm discover {workspace.root}",
     }
 
 
@@ -54,7 +58,14 @@ def discover(workspace: Workspace, changes: Result, progress: Progress) -> Resul
     recipe = _changed_recipe(workspace, changes)
     sae = discover_stage(recipe, _embeddings(workspace), workspace, progress)
     workspace.write_recipe(recipe)
-    return {"sae": str(workspace.sae), **sae.manifest.metrics}
+    held_out = sae.manifest.metrics.get("held_out") or {}
+    held_out = {k: v for k, v in held_out.items() if k != "num_concepts"}
+    return {
+        "sae": str(workspace.sae),
+        **sae.manifest.metrics,
+        "held_out": held_out,
+        "next": f"dncbm name {workspace.root}",
+    }
 
 
 def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
@@ -65,7 +76,11 @@ def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
         recipe, embeddings, load_sae(workspace.sae), _encoder(recipe), workspace, progress
     )
     workspace.write_recipe(recipe)
-    return {"dictionary": str(workspace.dictionary), **dictionary.manifest.metrics}
+    return {
+        "dictionary": str(workspace.dictionary),
+        **dictionary.manifest.metrics,
+        "next": f"dncbm bottleneck {workspace.root}",
+    }
 
 
 def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Result:
@@ -81,12 +96,19 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         progress,
     )
     workspace.write_recipe(recipe)
-    return {"cbm": str(workspace.cbm), "accuracy": test_accuracy(cbm)}
+    return {
+        "cbm": str(workspace.cbm),
+        "accuracy": test_accuracy(cbm),
+        "next": f"dncbm report {workspace.root}",
+    }
 
 
-def predict(model: Path, images: list[Path], *, top: int, nec: int | None) -> Result:
-    """The best class of each photo with its named contributions."""
-    predictor = Predictor.load(model)
+def predict(
+    model: Path, images: list[Path], *, top: int, nec: int | None, device: str = "auto"
+) -> Result:
+    """The best class of each photo, folders opened, with its named contributions."""
+    images = [photo for path in images for photo in _photos(path)]
+    predictor = Predictor.load(model, device=device)
     found = []
     for start in range(0, len(images), _PHOTOS_AT_ONCE):
         paths = images[start : start + _PHOTOS_AT_ONCE]
@@ -99,12 +121,19 @@ def predict(model: Path, images: list[Path], *, top: int, nec: int | None) -> Re
     return {"predictions": found}
 
 
-def evaluate(model: Path, data: str | None, dataset: str | None, progress: Progress) -> Result:
+def evaluate(
+    model: Path,
+    data: str | None,
+    dataset: str | None,
+    progress: Progress,
+    *,
+    device: str = "auto",
+) -> Result:
     """Accuracy per head, on the held-out split or on other photos."""
     if data is None and dataset is None:
         return evaluate_test_split(Workspace(model))
     source = open_recipe_source(Recipe(data=data, dataset=dataset))
-    return evaluate_photos(Predictor.load(model), source, progress)
+    return evaluate_photos(Predictor.load(model, device=device), source, progress)
 
 
 def report(workspace: Workspace, progress: Progress) -> Result:
@@ -113,7 +142,7 @@ def report(workspace: Workspace, progress: Progress) -> Result:
     return {"report": str(path)}
 
 
-def serve(model: Path, host: str, port: int) -> None:
+def serve(model: Path, host: str, port: int, device: str = "auto") -> None:
     """Run the HTTP service until interrupted."""
     import uvicorn
 
@@ -121,6 +150,8 @@ def serve(model: Path, host: str, port: int) -> None:
         raise ArtifactError(f"{model} is not a directory. Give the --out of `dncbm quickstart`.")
     _require_free_port(host, port)
     os.environ["DNCBM_MODEL_DIR"] = str(model.resolve())
+    if device != "auto":  # an environment that says otherwise stays in force
+        os.environ["DNCBM_DEVICE"] = resolve_device(device)
     stdout.print(f"Serving {model} at http://{host}:{port}/  (API description: /docs)")
     # by name, since the command line and the service do not import each other
     uvicorn.run("api.asgi:application", factory=True, host=host, port=port, log_level="warning")
@@ -137,6 +168,15 @@ def _require_free_port(host: str, port: int) -> None:
                 f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port or "
                 "--host, or stop the program that uses it."
             ) from error
+
+
+def _photos(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if is_image_name(p.relative_to(path).as_posix()))
+    if not found:
+        raise InvalidInput(f"No images in the folder {path}. Give photos, or a folder of them.")
+    return found
 
 
 def _decoded(path: Path) -> Image:
@@ -168,8 +208,9 @@ def show_table(result: Result) -> None:
     """Print a table of results, nested tables indented by their name."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _flatten(result):
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    stdout.print(table, markup=False)
+        if not isinstance(value, list):  # histograms and the like: for --json
+            table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    stdout.print(table)
 
 
 def _flatten(result: Result, prefix: str = "") -> list[tuple[str, Any]]:
@@ -185,13 +226,14 @@ def _flatten(result: Result, prefix: str = "") -> list[tuple[str, Any]]:
 def show_predictions(result: Result) -> None:
     """Print each photo's class with its contributions as a sum that ends in the logit."""
     for item in result["predictions"]:
-        table = Table(title=f"{item['image']}: {item['class']} ({item['probability']:.1%})")
+        title = f"{item['image']}: {item['class']} ({item['probability']:.1%})"
+        table = Table(title=Text(title))
         for column in ("concept", "code", "weight", "contribution"):
             table.add_column(column, justify="left" if column == "concept" else "right")
         for part in item["contributions"]:
             numbers = [f"{part[key]:+.3f}" for key in ("code", "weight", "contribution")]
-            table.add_row(part["name"], *numbers)
+            table.add_row(label(part), *numbers)
         table.add_row("bias", "", "", f"{item['bias']:+.3f}")
         table.add_row("all other concepts", "", "", f"{item['remainder']:+.3f}")
         table.add_row("logit", "", "", f"{item['logit']:+.3f}", end_section=True)
-        stdout.print(table, markup=False)
+        stdout.print(table)

@@ -21,8 +21,9 @@ from rich.progress import (
 
 from dncbm.errors import DncbmError, InvalidInput
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+# Names of files, classes and concepts are shown as they are, never read as markup.
+stdout = Console(highlight=False, markup=False, emoji=False)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _LOG_EVERY_SECONDS = 10.0
 
@@ -83,9 +84,12 @@ class _Lines:
         if done < total and now - self._last < _LOG_EVERY_SECONDS:
             return
         self._last = now
-        rate = (done - first) / max(now - started, 1e-9)
-        eta = f", ETA {(total - done) / rate:.0f} s" if rate > 0 and done < total else ""
-        stderr.print(f"{stage}: {done:,}/{total:,} ({rate:,.0f}/s{eta})")
+        text = f"{stage}: {done:,}/{total:,}"
+        if done > first:  # before that there is nothing to tell a rate from
+            rate = (done - first) / max(now - started, 1e-9)
+            eta = f", ETA {(total - done) / rate:.0f} s" if done < total else ""
+            text += f" ({rate:,.3g}/s{eta})" if rate < 10 else f" ({rate:,.0f}/s{eta})"
+        stderr.print(text)
 
 
 def run_guarded(command: Callable[[], None]) -> int:
@@ -97,7 +101,7 @@ def run_guarded(command: Callable[[], None]) -> int:
     try:
         command()
     except DncbmError as error:
-        stderr.print(f"Error: {error}", style="red", markup=False)
+        stderr.print(f"Error: {error}", style="red")
         return 2 if isinstance(error, InvalidInput) else 1
     except KeyboardInterrupt:
         stderr.print("Interrupted. Finished work is kept; the same command resumes it.")
@@ -113,7 +117,6 @@ def run_guarded(command: Callable[[], None]) -> int:
             f"Error: unexpected {type(error).__name__}: {error}. Set DNCBM_DEBUG=1 and run the "
             "command again for the traceback, and please report it.",
             style="red",
-            markup=False,
         )
         return 1
     return 0

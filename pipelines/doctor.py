@@ -12,7 +12,7 @@ import torch
 
 from dncbm.artifacts import load_manifest, package_version, verify_files
 from dncbm.encoders.clip import load_encoder
-from dncbm.errors import ArtifactError, DncbmError
+from dncbm.errors import ArtifactError, DncbmError, InvalidInput
 from dncbm.naming.vocabulary import read_words
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "faiss-cpu", "scikit-learn", "fastapi")
@@ -24,8 +24,11 @@ def examine(model: Path | None) -> dict[str, Any]:
     """Versions, devices, bundled parts and, where given, a check of a model directory.
 
     Raises:
+        InvalidInput: the model directory does not exist.
         ArtifactError: the model directory holds no artifact, or a damaged one.
     """
+    if model is not None and not model.is_dir():
+        raise InvalidInput(f"{model} does not exist. Give a model directory.")
     found: dict[str, Any] = {
         "dncbm": package_version(),
         "python": platform.python_version(),
@@ -45,14 +48,20 @@ def examine(model: Path | None) -> dict[str, Any]:
 
 
 def _examine_model(model: Path) -> dict[str, str]:
-    checked = {}
-    for part in _PARTS:
-        if (model / part).is_dir():
-            manifest = load_manifest(model / part)
-            verify_files(model / part, manifest)
-            checked[part] = f"whole, {manifest.fingerprint[:12]}"
-    if not checked:
+    """What each part is: whole, missing, or stale because an input was made again."""
+    found = {part: load_manifest(model / part) for part in _PARTS if (model / part).is_dir()}
+    if not found:
         raise ArtifactError(f"{model} holds none of {', '.join(_PARTS)}. Give a model directory.")
+    checked = dict.fromkeys(_PARTS, "missing")
+    for part, manifest in found.items():
+        verify_files(model / part, manifest)
+        stale = [
+            f"made with {role} {given[:12]}, but {role} is {found[role].fingerprint[:12]}"
+            for role, given in manifest.inputs.items()
+            if role in found and found[role].fingerprint != given
+        ]
+        mark = manifest.fingerprint[:12]
+        checked[part] = f"stale: {'; '.join(stale)}" if stale else f"whole, {mark}"
     return checked
 
 

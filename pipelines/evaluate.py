@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dncbm.artifacts import require_input
 from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import load_embeddings
@@ -30,10 +31,21 @@ _BATCH = 64
 def evaluate_test_split(workspace: Workspace) -> dict[str, Any]:
     """Accuracy per head and per class on the test rows of the model's own embeddings."""
     embeddings = load_embeddings(workspace.embeddings)
-    cbm = load_cbm(workspace.cbm)
+    cbm, sae = load_cbm(workspace.cbm), load_sae(workspace.sae)
+    for role, manifest in (("embeddings", embeddings.manifest), ("sae", sae.manifest)):
+        require_input(
+            cbm.manifest,
+            role,
+            manifest.fingerprint,
+            artifact=f"The classifier {workspace.cbm}",
+            remedy="Run `dncbm name` and `dncbm bottleneck` again.",
+        )
     rows, labels = labelled_rows(embeddings, tuple(cbm.classes))["test"]
-    codes = encode_rows(load_sae(workspace.sae).model, ShardRows(embeddings.shards, rows))
-    return _score(cbm, codes, labels)
+    if not len(rows):
+        raise InvalidInput(
+            f"{workspace.root} holds out no test photos. Give photos of your own with --data."
+        )
+    return _score(cbm, encode_rows(sae.model, ShardRows(embeddings.shards, rows)), labels)
 
 
 def evaluate_photos(

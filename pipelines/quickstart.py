@@ -26,7 +26,7 @@ from pipelines.name import item_ids, name_stage, naming_config, vocabulary_words
 from pipelines.photos import sample_photos
 from pipelines.recipes import Recipe
 from pipelines.report import report_stage
-from pipelines.serialise import prediction_dict
+from pipelines.serialise import label, prediction_dict
 from pipelines.workspace import Stopwatch, Workspace
 
 WORLD_SIZE = 128
@@ -156,16 +156,16 @@ def show_result(result: dict[str, Any], workspace: Workspace) -> None:
     stdout.print(accuracy)
     for sample in result["samples"]:
         parts = ", ".join(
-            f"{part['name']} {part['contribution']:+.2f}" for part in sample["contributions"]
+            f"{label(part)} {part['contribution']:+.2f}" for part in sample["contributions"]
         )
-        concepts = ", ".join(part["name"] for part in sample["concepts"])
-        stdout.print(f"{sample['image']}: {sample['class']} because {parts}", markup=False)
-        stdout.print(f"  sees: {concepts}", markup=False)
+        concepts = ", ".join(label(part) for part in sample["concepts"])
+        stdout.print(f"{sample['image']}: {sample['class']} because {parts}")
+        stdout.print(f"  sees: {concepts}")
     sae, naming = result["sae"], result["naming"]
     stdout.print(
         f"{sae['num_concepts']} concepts, {naming['named_fraction']:.0%} named "
         f"({naming['unique_names']} different names); "
-        f"unexplained variance {sae['unexplained_variance']:.3f}, "
+        f"unexplained variance {sae['unexplained_variance']:.3f} on held-out photos, "
         f"{sae['l0']:.1f} concepts per image; "
         f"{sum(result['seconds'].values()):.0f} s in all."
     )
@@ -177,11 +177,10 @@ def show_result(result: dict[str, Any], workspace: Workspace) -> None:
             f"recovered, {world['naming_top1']:.0%} named exactly "
             f"({world['naming_top5']:.0%} within the alternatives)."
         )
-    stdout.print(f"\nReport:  {result['report']}", markup=False, soft_wrap=True)
-    stdout.print(f"Service: dncbm serve {workspace.root} --port 8000", markup=False, soft_wrap=True)
+    stdout.print(f"\nReport:  {result['report']}", soft_wrap=True)
+    stdout.print(f"Service: dncbm serve {workspace.root} --port 8000", soft_wrap=True)
     stdout.print(
         f"         curl -F image=@photo.jpg http://127.0.0.1:8000/v1/models/"
         f"{slug(workspace.root.resolve().name)}/predict",
-        markup=False,
         soft_wrap=True,
     )

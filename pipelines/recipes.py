@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from dncbm.config import check_types
 from dncbm.errors import InvalidInput
 
 PHOTO_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "{}")
@@ -60,8 +61,7 @@ class Recipe:
         for name in ("blocked_words", "templates"):
             if isinstance(getattr(self, name), list):  # as JSON and TOML have it
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for item in fields(self):
-            _require_type(item.name, getattr(self, item.name))
+        check_types(self)
         if self.data is not None and self.dataset is not None:
             raise InvalidInput("Both data and dataset are given. Give one of them.")
         for name, minimum in (("workers", 0), ("batch_size", 1), ("examples", 1), ("seed", 0)):
@@ -88,24 +88,6 @@ class Recipe:
             vocabulary=self.vocabulary and located(self.vocabulary, base),
             encoder=_located_encoder(self.encoder, base),
         )
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("data", "dataset", "vocabulary"), (str, type(None))),
-    **dict.fromkeys(("encoder", "device", "precision", "sae_preset", "naming_preset"), (str,)),
-    **dict.fromkeys(("workers", "batch_size", "examples", "world_images", "seed"), (int,)),
-    **dict.fromkeys(("sae", "naming", "probe"), (Mapping,)),
-    **dict.fromkeys(("blocked_words", "templates"), (tuple,)),
-}
-
-
-def _require_type(name: str, value: object) -> None:
-    wrong = not isinstance(value, _KINDS[name]) or isinstance(value, bool)
-    if not wrong and isinstance(value, tuple):
-        wrong = not all(isinstance(item, str) for item in value)
-    if wrong:
-        kinds = {int: "a whole number", str: "a text", Mapping: "a table", tuple: "a list of texts"}
-        raise InvalidInput(f"{name} is {value!r}; it must be {kinds[_KINDS[name][0]]}.")
 
 
 TABLES = ("sae", "naming", "probe")

@@ -49,7 +49,7 @@ def collect(recipe: Recipe, workspace: Workspace, predictor: Predictor) -> Repor
         dataset=_describe(recipe, embeddings, predictor),
         encoder=predictor.encoder.spec,
         created=datetime.now(UTC).isoformat(timespec="minutes"),
-        recipe={key: str(value) for key, value in recipe.as_dict().items() if value},
+        recipe=parts.recipe_rows(recipe),
         fingerprints=dict(predictor.cbm.manifest.inputs),
         splits={split: len(rows) for split, (rows, _) in splits.items()},
         accuracies=parts.accuracy_rows(predictor, len(judged[0])),

@@ -1,5 +1,6 @@
 """The parts of a report, each from a predictor and codes to plain values."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -51,31 +52,53 @@ def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
     for key, value in test_accuracy(predictor.cbm).items():
         if value is None:
             continue
-        name, note = _BASELINES.get(key, _head_title(key))
+        used = metrics["nec"].get("dense" if key == "dncbm" else key)
+        name, note = _BASELINES[key] if key in _BASELINES else _head_title(key, used)
         rows.append(
             AccuracyRow(
                 name=name,
                 note=note,
                 correct=round(value * total),
                 total=total,
-                effective_concepts=metrics["nec"].get("dense" if key == "dncbm" else key),
+                effective_concepts=used,
                 baseline=key in _BASELINES,
             )
         )
     return rows
 
 
-def _head_title(key: str) -> tuple[str, str]:
+def _head_title(key: str, used: float | None) -> tuple[str, str]:
     if key == "dncbm":
         return "DN-CBM, all concepts", "the dense head"
-    return f"DN-CBM, {key.removeprefix('nec')} concepts per class", ""
+    allowed = int(key.removeprefix("nec"))
+    fewer = used is not None and used < 0.95 * allowed
+    note = f"the best such head uses {used:.3g}" if fewer else ""
+    return f"DN-CBM, at most {allowed} concepts per class", note
 
 
-def nec_curve(predictor: Predictor) -> list[tuple[int, float]]:
-    """Test accuracy of each sparse head by its effective concepts."""
-    accuracy = test_accuracy(predictor.cbm)
-    points = [(nec, accuracy.get(f"nec{nec}")) for nec in sorted(predictor.cbm.nec_probes)]
-    return [(nec, value) for nec, value in points if value is not None]
+def nec_curve(predictor: Predictor) -> list[tuple[float, float]]:
+    """Test accuracy of each sparse head by the concepts per class that it does use."""
+    accuracy, used = test_accuracy(predictor.cbm), predictor.cbm.metrics["nec"]
+    points = {
+        round(used[f"nec{nec}"], 1): accuracy.get(f"nec{nec}") for nec in predictor.cbm.nec_probes
+    }
+    return [(nec, value) for nec, value in sorted(points.items()) if value is not None]
+
+
+def recipe_rows(recipe: Recipe) -> dict[str, str]:
+    """What was chosen, in words; overrides as `num_concepts = 64`."""
+    values = recipe.as_dict()
+    if recipe.data is not None or recipe.dataset is not None:
+        del values["world_images"]
+    rows = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows[name] = ", ".join(f"{key} = {json.dumps(item)}" for key, item in value.items())
+        elif isinstance(value, list):
+            rows[name] = ", ".join(value)
+        elif value is not None:
+            rows[name] = str(value)
+    return {name: text for name, text in rows.items() if text}
 
 
 def sae_rows(metrics: dict[str, Any], readout: dict[str, float]) -> list[Metric]:

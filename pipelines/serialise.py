@@ -1,9 +1,16 @@
 """Results as plain values, the same words in the command line and the service."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from dncbm.types import Prediction
+
+
+def label(concept: Mapping[str, Any]) -> str:
+    """How a person tells concepts of one name apart: `dress #56`; `concept 56` as it is."""
+    name, index = concept["name"], concept["concept"]
+    return name if name == f"concept {index}" else f"{name} #{index}"
 
 
 def prediction_dict(prediction: Prediction) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dncbm.config import check_types
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.centring import CENTRINGS
 from dncbm.naming.index import INDEX_KINDS
@@ -38,6 +39,7 @@ class NamingConfig:
     """Of the random directions."""
 
     def __post_init__(self) -> None:
+        check_types(self, "naming")
         if self.direction not in DIRECTIONS:
             raise UnknownName("naming direction", self.direction, DIRECTIONS)
         if self.centring not in CENTRINGS:

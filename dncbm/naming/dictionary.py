@@ -165,7 +165,11 @@ def load_dictionary(path: Path, *, verify: bool = True) -> Dictionary:
             examples=pq.read_table(path / EXAMPLES),
             manifest=manifest,
         )
-    except (KeyError, pa.ArrowException, SafetensorError) as error:
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path} has no {error}: it is damaged or of another version. Name the concepts again."
+        ) from error
+    except (pa.ArrowException, SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged: {error}. Name the concepts again.") from error
 
 

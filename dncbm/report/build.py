@@ -66,6 +66,7 @@ def render(data: ReportData, charts: dict[str, str]) -> str:
         style=Markup(style),
         version=package_version(),
         concepts=data.concepts[:MAX_CONCEPTS],
+        linked={card.name.concept for card in data.concepts[:MAX_CONCEPTS]},
         max_thumbnails=MAX_THUMBNAILS,
         largest=largest,
         sum_rows=sum_rows,
@@ -104,11 +105,14 @@ def largest(values: Sequence[float]) -> float:
 def sum_rows(prediction: Prediction) -> list[dict[str, Any]]:
     """The terms of a logit: contributions, the rest, the bias."""
     rows = [
-        {"name": part.name, "value": part.contribution, "quiet": False}
+        {"name": part.name, "value": part.contribution, "quiet": False, "concept": part.concept}
         for part in prediction.contributions
     ]
-    rows.append({"name": "all other concepts", "value": prediction.remainder, "quiet": True})
-    rows.append({"name": "bias of the class", "value": prediction.bias, "quiet": True})
+    rest = {"all other concepts": prediction.remainder, "bias of the class": prediction.bias}
+    rows += [
+        {"name": name, "value": value, "quiet": True, "concept": None}
+        for name, value in rest.items()
+    ]
     return rows
 
 

@@ -158,7 +158,7 @@ class ReportData:
     """Number of images per split."""
 
     accuracies: Sequence[AccuracyRow] = ()
-    nec_curve: Sequence[tuple[int, float]] = ()
+    nec_curve: Sequence[tuple[int | float, float]] = ()
     """Pairs of concepts per class and accuracy in [0, 1]."""
 
     sae_metrics: Sequence[Metric] = ()

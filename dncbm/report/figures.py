@@ -137,7 +137,10 @@ def _limits(axes: Any, levels: Sequence[float]) -> None:
     """A scale that shows differences but does not make small ones look large."""
     low, high = min(levels), max(levels)
     margin = max(5.0, 0.2 * (high - low))
-    axes.set_ylim(max(0.0, low - margin), min(102.0, high + margin))
+    bottom, top = max(0.0, low - margin), min(102.0, high + margin)
+    axes.set_ylim(bottom, top)
+    # Room above a point at 100, but no tick: there is no 101 %.
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 100.0])
 
 
 def _density(axes: Any, data: ReportData) -> None:

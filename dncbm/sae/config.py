@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dncbm.config import check_types
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.sae.activations import ACTIVATIONS, Activation, build_activation
 from dncbm.sae.init import Init
@@ -82,6 +83,7 @@ class SaeConfig:
     """Of initialisation, order of rows and resampling."""
 
     def __post_init__(self) -> None:
+        check_types(self, "SAE")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(f"SAE {name}", str(getattr(self, name)), known)

@@ -1,13 +1,16 @@
 """Every door answers bad input with what is wrong, the value, the rule and the next step."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from dncbm.data.concept_world import write_concept_world
-from tests.end_to_end.conftest import WORDS
+from dncbm.errors import InvalidInput
+from dncbm.predictor import _require_images
+from tests.end_to_end.conftest import WORDS, command, environment
 
 
 def photo(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> Path:
@@ -76,6 +79,10 @@ def malformed_override(root: Path) -> list[object]:
     return ["--data", two_classes(root / "photos"), "--set", "nonsense"]
 
 
+def unknown_device(root: Path) -> list[object]:
+    return ["--data", two_classes(root / "photos"), "--device", "cud"]
+
+
 def one_word(root: Path) -> list[object]:
     (root / "words.txt").write_text("dog\n\n  \ndog\n")
     return ["--data", two_classes(root / "photos"), "--vocabulary", root / "words.txt"]
@@ -95,6 +102,7 @@ def one_word(root: Path) -> list[object]:
         (wrong_preset, 2, "default"),
         (wrong_override, 2, "nonsense"),
         (malformed_override, 2, "not of the form"),
+        (unknown_device, 2, "Unknown device 'cud'"),
         (one_word, 2, "at least 2"),
     ],
 )
@@ -105,6 +113,25 @@ def test_quickstart_refuses_bad_input(dncbm, tmp_path: Path, arguments, code, sh
     assert shown in done.message
     assert "Traceback" not in done.err
     assert not (out / "embeddings").exists(), "refused only after the work"
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("sae.k=abc", "SAE k is 'abc'; it must be a whole number"),
+        ('probe.necs=["x"]', "probe necs is ['x']; it must be a list of which each is"),
+        ("naming.min_margin=wide", "naming min_margin is 'wide'; it must be a number"),
+    ],
+)
+def test_overrides_of_another_type_are_named(tmp_path: Path, override: str, shown: str) -> None:
+    # In a process of its own: here beartype would speak first.
+    data = two_classes(tmp_path / "photos")
+    arguments = ("quickstart", "--data", data, "--out", tmp_path / "out", "--set", override)
+    done = subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert shown in " ".join(done.stderr.split())
 
 
 def test_options_that_do_not_parse_exit_with_two(dncbm) -> None:
@@ -146,6 +173,30 @@ def test_the_parts_of_two_models_are_not_mixed(finished, dncbm, tmp_path: Path) 
     done = dncbm("predict", other, next(out.glob("dictionary/thumbnails/*.jpg")))
     assert done.code == 1
     assert "was made with sae" in done.message
+    done = dncbm("evaluate", other)
+    assert done.code == 1
+    assert "was made with sae" in done.message
+    done = dncbm("doctor", other, "--json")
+    assert done.code == 1
+    assert done.json["model"]["dictionary"].startswith("stale: made with sae")
+    assert done.json["model"]["embeddings"].startswith("whole")
+
+
+def test_the_library_says_how_to_give_images() -> None:
+    for wrong in ("x.jpg", [Path("x.jpg")], Image.new("RGB", (4, 4)), None):
+        with pytest.raises(InvalidInput, match="must be a list of PIL images, got"):
+            _require_images(wrong)
+    _require_images([Image.new("RGB", (4, 4))])
+    _require_images([])
+
+
+def test_a_model_that_is_not_there(dncbm, tmp_path: Path) -> None:
+    done = dncbm("predict", tmp_path / "absent", photo(tmp_path / "p.png"))
+    assert done.code == 1
+    assert "does not exist" in done.message
+    done = dncbm("doctor", tmp_path / "absent")
+    assert done.code == 2
+    assert "does not exist" in done.message
 
 
 def test_predict_refuses_what_is_no_image_or_no_model(finished, dncbm, tmp_path: Path) -> None:
@@ -157,6 +208,10 @@ def test_predict_refuses_what_is_no_image_or_no_model(finished, dncbm, tmp_path:
     done = dncbm("predict", out, tmp_path / "absent.jpg")
     assert done.code == 2
     assert "Cannot read the image" in done.message
+    (tmp_path / "nothing").mkdir()
+    done = dncbm("predict", out, tmp_path / "nothing")
+    assert done.code == 2
+    assert "No images in the folder" in done.message
     done = dncbm("predict", tmp_path, photo(tmp_path / "p.png"))
     assert done.code == 1
     assert "holds no model" in done.message

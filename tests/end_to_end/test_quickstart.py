@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dncbm as library
-from dncbm.artifacts import load_manifest, verify_files
+from dncbm.artifacts import load_manifest, package_version, verify_files
 from dncbm.data.concept_world import CONCEPTS
 from tests.end_to_end.conftest import SMALL, WORDS
 
@@ -50,6 +50,30 @@ def test_contributions_bias_and_remainder_sum_to_the_logit(finished, photos: Pat
     table = dncbm("predict", out, photo)
     assert prediction["class"] in table.out
     assert "all other concepts" in table.out
+
+
+def test_folders_are_opened_and_names_are_shown_as_they_are(
+    finished, photos: Path, dncbm, tmp_path
+) -> None:
+    out, _ = finished
+    folder = tmp_path / "we[bold]ird"
+    folder.mkdir()
+    for number, path in enumerate(sorted(photos.glob("test/*/*"))[:3]):
+        shutil.copy(path, folder / f":x:{number}[red].jpg")
+    (folder / "notes.txt").write_text("no photo")
+    done = dncbm("predict", out, folder)
+    assert done.code == 0, done.err
+    for number in range(3):
+        assert f"we[bold]ird/:x:{number}[red].jpg" in done.out
+    concept = dncbm("predict", out, folder, "--json").json["predictions"][0]["contributions"][0]
+    if concept["name"] != f"concept {concept['concept']}":
+        assert f"{concept['name']} #{concept['concept']}" in done.out
+
+
+def test_the_version_is_told(dncbm) -> None:
+    done = dncbm("--version")
+    assert done.code == 0
+    assert done.out.split() == ["dncbm", package_version()]
 
 
 def test_the_command_and_the_library_agree(finished, photos: Path, dncbm) -> None:

@@ -40,8 +40,11 @@ def test_a_json_recipe_round_trips(tmp_path: Path) -> None:
         ('out = "o"\nseed = true', "seed is True; it must be a whole number"),
         ('out = "o"\ndata = 5', "data is 5; it must be a text"),
         ('out = "o"\nsae = 5', "sae is 5; it must be a table"),
-        ('out = "o"\ntemplates = "{}"', "templates is '{}'; it must be a list of texts"),
-        ('out = "o"\nblocked_words = [1]', "it must be a list of texts"),
+        (
+            'out = "o"\ntemplates = "{}"',
+            "templates is '{}'; it must be a list of which",
+        ),
+        ('out = "o"\nblocked_words = [1]', "it must be a list of which each is a text"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
