@@ -7,10 +7,11 @@ animated          first frame                truncated, bomb, not an image: Inva
 """
 
 import io
+import struct
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from dncbm.errors import InvalidInput
 
@@ -21,6 +22,9 @@ IMAGE_EXTENSIONS = frozenset(
 # Only raster formats that Pillow decodes by itself: EPS would start Ghostscript, for example.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_PIXEL_BYTES = 4  # of RGB in Pillow's memory
+_BITS, _SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 258, 277, 322, 323  # tags of TIFF 6.0
+_SHORT, _LONG = 3, 4  # its whole numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +50,25 @@ def decode_image(data: bytes, *, limits: ImageLimits | None = None) -> Image.Ima
     Raises:
         InvalidInput: empty, too large, not an image, truncated or damaged.
     """
-    limits = limits or ImageLimits()
+    image = _open_checked(data, limits or ImageLimits())
+    try:
+        image.load()
+    # Pillow's decoders raise many kinds of error on damaged data; all mean the same here.
+    except Exception as error:
+        raise InvalidInput(f"The image is truncated or damaged: {error}.") from error
+    return _to_rgb(_upright(image))
+
+
+def image_size(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
+    """Width and height of the picture in `data` as stored, read without decoding it.
+
+    Raises:
+        InvalidInput: empty, too large or not an image.
+    """
+    return _open_checked(data, limits or ImageLimits()).size
+
+
+def _open_checked(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
         raise InvalidInput("The image is empty (0 bytes).")
     if len(data) > limits.max_bytes:
@@ -55,13 +77,11 @@ def decode_image(data: bytes, *, limits: ImageLimits | None = None) -> Image.Ima
             "Save it smaller."
         )
     image = _open(data, limits)
-    _check_size(image, limits)
-    try:
-        image.load()
-    # Pillow's decoders raise many kinds of error on damaged data; all mean the same here.
-    except Exception as error:
-        raise InvalidInput(f"The image is truncated or damaged: {error}.") from error
-    return _to_rgb(_upright(image))
+    if image.width * image.height > limits.max_pixels:
+        raise _too_many_pixels(f"{image.width} x {image.height}", limits)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiles(image, data, limits)
+    return image
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -81,15 +101,46 @@ def _available_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _check_size(image: Image.Image, limits: ImageLimits) -> None:
-    if image.width * image.height > limits.max_pixels:
-        raise _too_many_pixels(f"{image.width} x {image.height}", limits)
-
-
 def _too_many_pixels(found: str, limits: ImageLimits) -> InvalidInput:
     return InvalidInput(
         f"The image has {found} pixels; at most {limits.max_pixels:,} are decoded. Make it smaller."
     )
+
+
+def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, limits: ImageLimits) -> None:
+    """A tile is decoded whole, however small its image is, so it must keep to the limit too."""
+    entries = _tiff_entries(data, image.tag_v2.offset)
+    layout = [entry for entry in entries if entry[0] in (_SAMPLES, _TILE_WIDTH, _TILE_LENGTH)]
+    tags = [tag for tag, _, _ in layout]
+    # Libtiff, which decodes, and Pillow, which is asked here, understand anything else differently.
+    if len(tags) > len(set(tags)) or any(
+        kind not in (_SHORT, _LONG) or count != 1 for _, kind, count in layout
+    ):
+        raise InvalidInput(
+            "The TIFF is damaged: it states its tiles or samples twice or not as one whole "
+            "number. Save it again with another program."
+        )
+    if _TILE_WIDTH not in tags and _TILE_LENGTH not in tags:
+        return  # strips, which are never larger than the image
+    width, length = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    bits = image.tag_v2.get(_SAMPLES, 3) * max(image.tag_v2.get(_BITS, (1,)))
+    if width * length * bits > limits.max_pixels * _PIXEL_BYTES * 8:
+        raise InvalidInput(
+            f"The TIFF has tiles of {width} x {length} pixels; at most {limits.max_pixels:,} "
+            f"pixels of {_PIXEL_BYTES} bytes are decoded. Save it with smaller tiles."
+        )
+
+
+def _tiff_entries(data: bytes, start: int) -> list[tuple[int, int, int]]:
+    """Tag, type and count of each entry of a TIFF directory, also those that Pillow skips."""
+    order = "<" if data[:2] == b"II" else ">"
+    number, entry = ("Q", "HHQ8x") if data[2] == 43 else ("H", "HHL4x")  # 43: BigTIFF
+    (length,) = struct.unpack_from(order + number, data, start)
+    first = start + struct.calcsize(order + number)
+    size = struct.calcsize(order + entry)
+    whole = min(length, (len(data) - first) // size)
+    table = data[first : first + whole * size]
+    return [(tag, kind, count) for tag, kind, count in struct.iter_unpack(order + entry, table)]
 
 
 def _upright(image: Image.Image) -> Image.Image:

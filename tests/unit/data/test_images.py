@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dncbm.data.images import ImageLimits, decode_image
+from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
-from tests.unit.data.pictures import encode, noise
+from tests.unit.data.pictures import encode, noise, tiled_tiff
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
@@ -140,3 +140,33 @@ def test_damaged_exif_does_not_spoil_the_pixels() -> None:
 def test_decoding_leaves_no_open_file() -> None:
     stream = io.BytesIO(encode(noise(7)))
     decode_image(stream.getvalue()).load()
+
+
+@pytest.mark.parametrize("tile", [14144, 16384])
+def test_a_tile_larger_than_the_limit_is_refused(tile: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"tiles of {tile} x {tile} pixels; at most 50,000,000"):
+        decode_image(tiled_tiff(tile))
+
+
+def test_tiles_count_with_their_bytes() -> None:
+    limits = ImageLimits(max_pixels=300)  # 1,200 bytes
+    assert decode_image(tiled_tiff(32), limits=limits).size == (1, 1)
+    with pytest.raises(InvalidInput, match="tiles of 48 x 48"):
+        decode_image(tiled_tiff(48), limits=limits)
+    with pytest.raises(InvalidInput, match="tiles of 32 x 32"):
+        decode_image(tiled_tiff(32, samples=3), limits=limits)
+
+
+@pytest.mark.parametrize(
+    "entry", [(322, 4, 1, 16384), (323, 17, 1, 8), (277, 17, 1, 8), (322, 3, 2, 16)]
+)
+def test_ambiguous_tiles_are_refused(entry: tuple[int, int, int, int]) -> None:
+    with pytest.raises(InvalidInput, match="states its tiles or samples twice"):
+        decode_image(tiled_tiff(16, extra=(entry,)))
+
+
+def test_image_size_is_read_without_decoding() -> None:
+    data = encode(noise(4, 64, 48))
+    assert image_size(data[: len(data) // 2]) == (64, 48)
+    with pytest.raises(InvalidInput, match="at most 100"):
+        image_size(data, limits=ImageLimits(max_pixels=100))
