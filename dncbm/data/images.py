@@ -4,14 +4,18 @@ EXIF rotation     applied                    CMYK, LAB, YCbCr   converted
 palette           converted                  alpha              composited on white
 16 bits           the upper 8 are kept       float              0..1 or clipped to 0..255
 animated          first frame                truncated, bomb, not an image: InvalidInput
+
+While decoding, memory holds the picture as stored and as RGB, 4 bytes per pixel each; what lies
+between the two is made in blocks.
 """
 
 import io
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from dncbm.errors import InvalidInput
 
@@ -23,8 +27,19 @@ IMAGE_EXTENSIONS = frozenset(
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _PIXEL_BYTES = 4  # of RGB in Pillow's memory
+_BLOCK_PIXELS = 1 << 18
 _BITS, _SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 258, 277, 322, 323  # tags of TIFF 6.0
 _SHORT, _LONG = 3, 4  # its whole numbers
+_ORIENTATION = 0x0112  # tag of EXIF, and what a viewer does for each value
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +71,8 @@ def decode_image(data: bytes, *, limits: ImageLimits | None = None) -> Image.Ima
     # Pillow's decoders raise many kinds of error on damaged data; all mean the same here.
     except Exception as error:
         raise InvalidInput(f"The image is truncated or damaged: {error}.") from error
-    return _to_rgb(_upright(image))
+    image = _upright(image)  # one name for both, so that the stored one is freed
+    return _to_rgb(image)
 
 
 def image_size(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
@@ -145,29 +161,69 @@ def _tiff_entries(data: bytes, start: int) -> list[tuple[int, int, int]]:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block does not spoil the pixels
-        return image
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB image, which keeps nothing of the file alive."""
     if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(image)
+        return image.copy()
+    if image.mode.startswith("I;16"):
+        return _in_blocks(image, _upper_eight_bits)
+    if image.mode == "I":
+        largest = max(np.asarray(image.crop(box)).max() for box in _blocks(image))
+        return _in_blocks(image, _upper_eight_bits if largest > 255 else _clipped)
+    if image.mode == "F":
+        largest = max(_levels(image.crop(box)).max() for box in _blocks(image))
+        return _in_blocks(image, _shares_of_white if largest <= 1.0 else _clipped)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        return _in_blocks(image, _on_white)
     return image.convert("RGB")
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits: integers above 255 are 16-bit values, floats up to 1 are shares."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=255.0, neginf=0.0)
-    if image.mode == "F":
-        values = values * 255.0 if values.max() <= 1.0 else values
-    elif image.mode.startswith("I;16") or values.max() > 255:
-        values = np.floor(values / 256.0)
-    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+def _blocks(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of at most `_BLOCK_PIXELS` pixels that cover the image."""
+    width = min(image.width, _BLOCK_PIXELS)
+    height = max(1, _BLOCK_PIXELS // width)
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            right, bottom = min(left + width, image.width), min(top + height, image.height)
+            yield left, top, right, bottom
+
+
+def _in_blocks(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    out = Image.new("RGB", image.size)
+    for box in _blocks(image):
+        out.paste(convert(image.crop(box)), box)
+    return out
+
+
+def _on_white(block: Image.Image) -> Image.Image:
+    layer = block.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _upper_eight_bits(block: Image.Image) -> Image.Image:
+    """Grey levels of integers that are 16-bit values."""
+    return _grey(np.asarray(block) >> 8)
+
+
+def _clipped(block: Image.Image) -> Image.Image:
+    return _grey(np.rint(_levels(block)))
+
+
+def _shares_of_white(block: Image.Image) -> Image.Image:
+    """Grey levels of floats from 0 to 1."""
+    return _grey(np.rint(_levels(block) * 255.0))
+
+
+def _levels(block: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(block, dtype=np.float64), posinf=255.0, neginf=0.0)
+
+
+def _grey(levels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8)).convert("RGB")
