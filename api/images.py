@@ -2,8 +2,9 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from api.errors import UnsupportedMedia
 from api.schemas import PredictBody
 from api.settings import ServiceOptions
-from dncbm.data.images import ImageLimits, decode_image
+from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
 
 FIELD = "image"
@@ -94,31 +95,36 @@ def _from_base64(text: str, index: int) -> bytes:
         ) from error
 
 
-def decoded_batches(
-    uploads: Iterable[Upload], options: ServiceOptions
-) -> Iterator[list[Image.Image]]:
-    """Decode the uploads into batches of at most `max_pixels` pixels: memory stays bounded.
+def check_pixels(uploads: Sequence[Upload], options: ServiceOptions) -> None:
+    """Refuse more than `max_pixels` in all, as the headers state them: nothing is decoded.
+
+    Raises:
+        InvalidInput: too many pixels, or an upload is not an image; the message names it.
+    """
+    sizes = [_named(image_size, upload, options) for upload in uploads]
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > options.max_pixels:
+        raise InvalidInput(
+            f"The {len(uploads)} images have {pixels:,} pixels together; one request may have "
+            f"{options.max_pixels:,}. Send fewer or smaller images at a time."
+        )
+
+
+def decode_uploads(uploads: Sequence[Upload], options: ServiceOptions) -> list[Image.Image]:
+    """The uploads as RGB images; `check_pixels` first, so that memory stays bounded.
 
     Raises:
         InvalidInput: an upload is not an image that can be read; the message names it.
     """
+    return [_named(decode_image, upload, options) for upload in uploads]
+
+
+_T = TypeVar("_T")
+
+
+def _named(read: Callable[..., _T], upload: Upload, options: ServiceOptions) -> _T:
     limits = ImageLimits(max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels)
-    batch: list[Image.Image] = []
-    pixels = 0
-    for upload in uploads:
-        image = _decode(upload, limits)
-        size = image.width * image.height
-        if batch and pixels + size > options.max_pixels:
-            yield batch
-            batch, pixels = [], 0
-        batch.append(image)
-        pixels += size
-    if batch:
-        yield batch
-
-
-def _decode(upload: Upload, limits: ImageLimits) -> Image.Image:
     try:
-        return decode_image(upload.data, limits=limits)
+        return read(upload.data, limits=limits)
     except InvalidInput as error:
         raise InvalidInput(f"Image {upload.name[:200]!r} cannot be used: {error}") from error

@@ -16,7 +16,7 @@ class ServiceOptions:
     max_upload_bytes: int = 20 * MEBIBYTE
     """Largest request body; also the largest single image."""
     max_pixels: int = 50_000_000
-    """Largest image, and the most pixels held in memory by one request."""
+    """Most pixels (width times height) of all images of a request together."""
     max_images: int = 32
     """Most images in one request."""
     concurrency: int = 2

@@ -4,10 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from api.images import Upload, decoded_batches, read_uploads
+from api.images import Upload, check_pixels, decode_uploads, read_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
-from dncbm.types import Prediction
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
@@ -80,12 +79,14 @@ def predict(
 ) -> PredictAnswer:
     """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
     model.check_nec(nec)
-    rankings: list[list[Prediction]] = []
+    check_pixels(uploads, service.options)
     with service.limiter.slot():
-        for images in decoded_batches(uploads, service.options):
-            rankings += model.predictor.predict(
-                images, top_contributions=top_contributions, top_classes=top_classes, nec=nec
-            )
+        rankings = model.predictor.predict(
+            decode_uploads(uploads, service.options),
+            top_contributions=top_contributions,
+            top_classes=top_classes,
+            nec=nec,
+        )
     service.metrics.count_images(model.id, len(rankings))
     return PredictAnswer(
         model=model.id,

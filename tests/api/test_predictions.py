@@ -177,11 +177,17 @@ def test_too_many_pixels(client: TestClient, predictor: FakePredictor) -> None:
     assert predictor.calls == []
 
 
-def test_pixels_in_memory_are_bounded_by_batches(
-    client: TestClient, predictor: FakePredictor
+def test_pixels_of_a_request_are_bounded_together(
+    client: TestClient, predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer(client, *[png(size=(300, 400))] * 4)  # 120,000 pixels each, 250,000 at a time
-    assert predictor.calls == [2, 2]
+    image = png(size=(300, 400))
+    answer(client, image, image)  # 240,000 of 250,000
+    assert predictor.calls == [2]
+    for name in ("api.images.decode_image", "api.limits.InferenceLimiter.slot"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("decoded, or in a slot"))
+    detail = problem(post(client, image, image, image), 422)
+    assert "The 3 images have 360,000 pixels together; one request may have 250,000" in detail
+    assert predictor.calls == [2]
 
 
 def test_too_many_images(client: TestClient) -> None:
