@@ -1,12 +1,13 @@
-"""Bounds that keep the service answering: request size and concurrent inference."""
+"""Bounds that keep the service answering: request size, uploads read, concurrent inference."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Overloaded, PayloadTooLarge
+from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
 
 
 class InferenceLimiter:
@@ -56,6 +57,49 @@ class InferenceLimiter:
         finally:
             with self._lock:
                 self._admitted -= 1
+
+
+class UploadLimiter:
+    """At most `places` uploads are read at a time, each for at most `seconds`.
+
+    Slow clients hold these places only, none of the inference slots. Counts without a lock:
+    it belongs to the event loop.
+    """
+
+    def __init__(self, places: int, seconds: float) -> None:
+        self._places = places
+        self._seconds = seconds
+        self._reading = 0
+
+    @property
+    def reading(self) -> int:
+        """Uploads that are being read now."""
+        return self._reading
+
+    def refuse_when_full(self) -> None:
+        """Raise `Overloaded` unless an upload would be read now."""
+        if self._reading >= self._places:
+            raise Overloaded(
+                f"The service already reads {self._places} uploads, its limit. Try again shortly."
+            )
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold one of the places while reading.
+
+        Raises:
+            Overloaded: all are taken.
+            UploadTooSlow: reading took longer than `seconds`.
+        """
+        self.refuse_when_full()
+        self._reading += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                yield
+        except TimeoutError as error:
+            raise UploadTooSlow(self._seconds) from error
+        finally:
+            self._reading -= 1
 
 
 class BodyLimit:

@@ -25,6 +25,9 @@ class ServiceOptions:
     """Inference calls that may wait for a turn; more are answered 503 at once."""
     wait_seconds: float = 10.0
     """Longest wait for a turn before 503."""
+    read_seconds: float = 60.0
+    """Longest time to read an upload before 408; at most `concurrency` + `waiting` are read at a
+    time, more are answered 503 at once."""
     api_key: str | None = None
     """When set, `/v1`, `/report` and `/metrics` ask for it in the header `X-API-Key`."""
 
@@ -42,6 +45,7 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=ServiceOptions().concurrency, ge=1, le=16)
     waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
     wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0)
+    read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0)
     api_key: SecretStr | None = Field(default=None, min_length=1)
 
     def options(self) -> ServiceOptions:
@@ -53,5 +57,6 @@ class Settings(BaseSettings):
             concurrency=self.concurrency,
             waiting=self.waiting,
             wait_seconds=self.wait_seconds,
+            read_seconds=self.read_seconds,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
         )

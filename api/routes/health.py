@@ -23,6 +23,7 @@ async def readyz(service: ServiceDep) -> Health:
     if not models:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()
+    service.uploads.refuse_when_full()
     return Health(status="ready", models=models)
 
 
