@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     max_images: int = Field(default=ServiceOptions().max_images, ge=1)
     concurrency: int = Field(default=ServiceOptions().concurrency, ge=1, le=16)
     waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
-    wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0)
-    read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0)
+    wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
+    read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
     api_key: SecretStr | None = Field(default=None, min_length=1)
 
     def options(self) -> ServiceOptions:

@@ -55,7 +55,14 @@ def test_missing_model_directory_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CONCURRENCY", "0"), ("MAX_PIXELS", "many"), ("API_KEY", "")]
+    ("name", "value"),
+    [
+        ("CONCURRENCY", "0"),
+        ("MAX_PIXELS", "many"),
+        ("API_KEY", ""),
+        ("WAIT_SECONDS", "inf"),
+        ("READ_SECONDS", "0"),
+    ],
 )
 def test_bad_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str

@@ -203,6 +203,11 @@ def test_declared_huge_upload(client: TestClient, predictor: FakePredictor) -> N
     assert predictor.calls == []
 
 
+def test_a_length_of_thousands_of_digits(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Length": "9" * 5000}
+    problem(client.post(URL, content=iter([b"{}"]), headers=headers), 413)
+
+
 @pytest.mark.parametrize(
     "content_type", ["application/json", "multipart/form-data; boundary=frontier"]
 )
