@@ -155,7 +155,9 @@ _T = TypeVar("_T")
 
 
 def _named(read: Callable[..., _T], upload: Upload, options: ServiceOptions) -> _T:
-    limits = ImageLimits(max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels)
+    limits = ImageLimits(
+        max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels, is_hostile=True
+    )
     try:
         return read(upload.data, limits=limits)
     except InvalidInput as error:

@@ -50,6 +50,8 @@ class ImageLimits:
     """Largest encoded file."""
     max_pixels: int = 50_000_000
     """Largest width times height."""
+    is_hostile: bool = False
+    """Refuse AVIF: its decoder allocates what the stream says, whatever the header stated."""
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or self.max_pixels < 1:
@@ -102,7 +104,7 @@ def _open_checked(data: bytes, limits: ImageLimits) -> Image.Image:
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=_available_formats())
+        return Image.open(io.BytesIO(data), formats=_available_formats(limits))
     except _BOMBS as error:
         raise _too_many_pixels("far more", limits) from error
     except Exception as error:
@@ -112,9 +114,10 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         ) from error
 
 
-def _available_formats() -> tuple[str, ...]:
+def _available_formats(limits: ImageLimits) -> tuple[str, ...]:
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    refused = ("AVIF",) if limits.is_hostile else ()
+    return tuple(name for name in _FORMATS if name in Image.OPEN and name not in refused)
 
 
 def _too_many_pixels(found: str, limits: ImageLimits) -> InvalidInput:

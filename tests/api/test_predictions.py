@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, features
 
 from tests.api.fakes import CLASSES, HOSTILE, FakePredictor, photo, png, save
 
@@ -168,6 +168,12 @@ def test_animation_is_its_first_frame(client: TestClient) -> None:
 def test_broken_image_is_named(client: TestClient, data: bytes) -> None:
     files = [("image", ("good.png", photo(1))), ("image", ("holiday 7.png", data))]
     assert "'holiday 7.png'" in problem(client.post(URL, files=files), 422)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_refused(client: TestClient) -> None:
+    avif = save(Image.new("RGB", (20, 20)), "AVIF")
+    assert "Use JPEG, PNG" in problem(post(client, avif), 422)
 
 
 def test_too_many_pixels(client: TestClient, predictor: FakePredictor) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
@@ -262,6 +262,18 @@ def test_tiles_count_with_their_bytes() -> None:
 def test_ambiguous_tiles_are_refused(entry: tuple[int, int, int, int]) -> None:
     with pytest.raises(InvalidInput, match="states its tiles or samples twice"):
         decode_image(tiled_tiff(16, extra=(entry,)))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_a_hostile_avif_is_refused() -> None:
+    data = encode(noise(4), "AVIF")
+    assert decode_image(data).size == (24, 20)
+    claimed = data.index(b"ispe") + 8
+    lying = data[:claimed] + struct.pack(">II", 1, 1) + data[claimed + 8 :]
+    assert image_size(lying) == (1, 1)  # though 24 x 20 pixels are decoded
+    for avif in (data, lying):
+        with pytest.raises(InvalidInput, match=r"Use JPEG, PNG, WebP, GIF, BMP or TIFF"):
+            decode_image(avif, limits=ImageLimits(is_hostile=True))
 
 
 def test_image_size_is_read_without_decoding() -> None:
