@@ -38,6 +38,7 @@ _TITLES = {
     401: "Unauthorized",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     413: "Content too large",
     415: "Unsupported media type",
 }
@@ -58,6 +59,25 @@ class PayloadTooLarge(HTTPException):
             f"The request body is larger than the limit of {limit:,} bytes. "
             "Send fewer or smaller images.",
         )
+
+
+class UploadTooSlow(HTTPException):
+    """The request body did not arrive in the time that the service gives it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            408,
+            f"The upload was not complete after {seconds:g} s, the limit. Send fewer or smaller "
+            "images, or use a faster connection.",
+            headers={"Connection": "close"},  # what is still on its way is not read
+        )
+
+
+class UploadAborted(HTTPException):
+    """The client went away while its request body was read; the answer reaches nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "The connection was closed before the upload was complete.")
 
 
 class UnsupportedMedia(HTTPException):

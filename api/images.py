@@ -2,22 +2,27 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from api.errors import UnsupportedMedia
 from api.schemas import PredictBody
 from api.settings import ServiceOptions
-from dncbm.data.images import ImageLimits, decode_image
+from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
 
 FIELD = "image"
+_TEXT_BYTES = 1024  # of a text field; none is read, and hostile charsets take time to decode
+_NAME_LENGTH = 200
+_WITH_CURL = f"With curl write -F {FIELD}=@photo.jpg, with the @."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +43,44 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
     content_type = request.headers.get("content-type", "")
     match content_type.partition(";")[0].strip().lower():
         case "multipart/form-data":
-            uploads = await _from_form(request, options)
+            return await _from_form(request, options)
         case "application/json":
-            uploads = _from_json(await request.body())
+            return _from_json(await request.body(), options)
         case _:
             raise UnsupportedMedia(content_type or "(none)")
-    if not 1 <= len(uploads) <= options.max_images:
-        raise InvalidInput(
-            f"The request has {len(uploads)} images; send between 1 and {options.max_images}."
-        )
-    return uploads
 
 
 async def _from_form(request: Request, options: ServiceOptions) -> list[Upload]:
-    # One file more than allowed, so that the count is reported by our own message.
-    async with request.form(max_files=options.max_images + 1, max_fields=20) as form:
-        _check_form(form)
-        files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
-        return [Upload(part.filename or FIELD, await part.read()) for part in files]
+    try:
+        async with request.form(
+            max_files=options.max_images, max_fields=20, max_part_size=_TEXT_BYTES
+        ) as form:
+            _check_form(form)
+            files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+            return [Upload(_file_name(part), await part.read()) for part in files]
+    except HTTPException as error:
+        _explain(str(error.detail), options)
+        raise
+
+
+def _file_name(part: UploadFile) -> str:
+    """The name as sent, cut, without what JSON cannot say: some charsets make half characters."""
+    name = part.filename or FIELD
+    return name.encode("utf-8", "replace").decode()[:_NAME_LENGTH]
+
+
+def _explain(detail: str, options: ServiceOptions) -> None:
+    """Raise our own error for two of Starlette's, which come in its words and as 400."""
+    if detail.startswith("Too many files"):
+        raise InvalidInput(
+            f"The form has more than {options.max_images} files; send between 1 and "
+            f"{options.max_images} images."
+        )
+    if detail.startswith("Part exceeded"):
+        raise InvalidInput(
+            f"A text field of the form has more than {_TEXT_BYTES:,} bytes; only files are read. "
+            f"{_WITH_CURL}"
+        )
 
 
 def _check_form(form: FormData) -> None:
@@ -67,17 +92,25 @@ def _check_form(form: FormData) -> None:
             f"Send the photo as {FIELD}, for example: curl -F {FIELD}=@photo.jpg"
         )
     if any(not isinstance(part, UploadFile) for part in parts):
+        raise InvalidInput(f"The form field {FIELD!r} is text, not a file. {_WITH_CURL}")
+
+
+def _from_json(body: bytes, options: ServiceOptions) -> list[Upload]:
+    # Every part of a JSON text costs memory, and a wrong one far more than its bytes.
+    parts = body.count(b",") + body.count(b":")
+    if parts > 4 * options.max_images + 100:
         raise InvalidInput(
-            f"The form field {FIELD!r} is text, not a file. With curl write {FIELD}=@photo.jpg, "
-            "with the @."
+            f"The JSON body has {parts:,} commas and colons. Send "
+            f'{{"images": ["<base64>"]}} with 1 to {options.max_images} images.'
         )
-
-
-def _from_json(body: bytes) -> list[Upload]:
     try:
         images = PredictBody.model_validate_json(body).images
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from error
+    if len(images) > options.max_images:
+        raise InvalidInput(
+            f"The request has {len(images)} images; send between 1 and {options.max_images}."
+        )
     return [
         Upload(f"images[{index}]", _from_base64(text, index)) for index, text in enumerate(images)
     ]
@@ -94,31 +127,38 @@ def _from_base64(text: str, index: int) -> bytes:
         ) from error
 
 
-def decoded_batches(
-    uploads: Iterable[Upload], options: ServiceOptions
-) -> Iterator[list[Image.Image]]:
-    """Decode the uploads into batches of at most `max_pixels` pixels: memory stays bounded.
+def check_pixels(uploads: Sequence[Upload], options: ServiceOptions) -> None:
+    """Refuse more than `max_pixels` in all, as the headers state them: nothing is decoded.
+
+    Raises:
+        InvalidInput: too many pixels, or an upload is not an image; the message names it.
+    """
+    sizes = [_named(image_size, upload, options) for upload in uploads]
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > options.max_pixels:
+        raise InvalidInput(
+            f"The {len(uploads)} images have {pixels:,} pixels together; one request may have "
+            f"{options.max_pixels:,}. Send fewer or smaller images at a time."
+        )
+
+
+def decode_uploads(uploads: Sequence[Upload], options: ServiceOptions) -> list[Image.Image]:
+    """The uploads as RGB images; `check_pixels` first, so that memory stays bounded.
 
     Raises:
         InvalidInput: an upload is not an image that can be read; the message names it.
     """
-    limits = ImageLimits(max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels)
-    batch: list[Image.Image] = []
-    pixels = 0
-    for upload in uploads:
-        image = _decode(upload, limits)
-        size = image.width * image.height
-        if batch and pixels + size > options.max_pixels:
-            yield batch
-            batch, pixels = [], 0
-        batch.append(image)
-        pixels += size
-    if batch:
-        yield batch
+    return [_named(decode_image, upload, options) for upload in uploads]
 
 
-def _decode(upload: Upload, limits: ImageLimits) -> Image.Image:
+_T = TypeVar("_T")
+
+
+def _named(read: Callable[..., _T], upload: Upload, options: ServiceOptions) -> _T:
+    limits = ImageLimits(
+        max_bytes=options.max_upload_bytes, max_pixels=options.max_pixels, is_hostile=True
+    )
     try:
-        return decode_image(upload.data, limits=limits)
+        return read(upload.data, limits=limits)
     except InvalidInput as error:
-        raise InvalidInput(f"Image {upload.name[:200]!r} cannot be used: {error}") from error
+        raise InvalidInput(f"Image {upload.name!r} cannot be used: {error}") from error

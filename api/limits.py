@@ -1,12 +1,13 @@
-"""Bounds that keep the service answering: request size and concurrent inference."""
+"""Bounds that keep the service answering: request size, uploads read, concurrent inference."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Overloaded, PayloadTooLarge
+from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
 
 
 class InferenceLimiter:
@@ -58,6 +59,49 @@ class InferenceLimiter:
                 self._admitted -= 1
 
 
+class UploadLimiter:
+    """At most `places` uploads are read at a time, each for at most `seconds`.
+
+    Slow clients hold these places only, none of the inference slots. Counts without a lock:
+    it belongs to the event loop.
+    """
+
+    def __init__(self, places: int, seconds: float) -> None:
+        self._places = places
+        self._seconds = seconds
+        self._reading = 0
+
+    @property
+    def reading(self) -> int:
+        """Uploads that are being read now."""
+        return self._reading
+
+    def refuse_when_full(self) -> None:
+        """Raise `Overloaded` unless an upload would be read now."""
+        if self._reading >= self._places:
+            raise Overloaded(
+                f"The service already reads {self._places} uploads, its limit. Try again shortly."
+            )
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold one of the places while reading.
+
+        Raises:
+            Overloaded: all are taken.
+            UploadTooSlow: reading took longer than `seconds`.
+        """
+        self.refuse_when_full()
+        self._reading += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                yield
+        except TimeoutError as error:
+            raise UploadTooSlow(self._seconds) from error
+        finally:
+            self._reading -= 1
+
+
 class BodyLimit:
     """ASGI middleware: a body over `limit` bytes ends in 413 while it is being read.
 
@@ -92,4 +136,5 @@ class BodyLimit:
 
 def _declared_length(scope: Scope) -> int:
     value = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(value) if value.isdigit() else 0
+    # Twenty digits are over any limit; Python refuses to read thousands of them.
+    return int(value[:20]) if value.isdigit() else 0

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from api.errors import install_error_handlers
-from api.limits import BodyLimit, InferenceLimiter
+from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
 from api.routes import dictionaries, health, models, pages, predictions
@@ -28,6 +28,7 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
     """The service for the models of `registry`; reads no environment and no files."""
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
+    uploads = UploadLimiter(options.concurrency + options.waiting, options.read_seconds)
     metrics = Metrics(limiter)
     app = FastAPI(
         title="dncbm",
@@ -38,7 +39,7 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         redoc_url=None,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
-    app.state.service = Service(registry, options, limiter, metrics)
+    app.state.service = Service(registry, options, limiter, uploads, metrics)
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)

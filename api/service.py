@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.datastructures import URL
 
 from api.errors import Unauthorized
-from api.limits import InferenceLimiter
+from api.limits import InferenceLimiter, UploadLimiter
 from api.metrics import Metrics
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
@@ -22,6 +22,7 @@ class Service:
     registry: Registry
     options: ServiceOptions
     limiter: InferenceLimiter
+    uploads: UploadLimiter
     metrics: Metrics
 
 

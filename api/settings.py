@@ -16,7 +16,7 @@ class ServiceOptions:
     max_upload_bytes: int = 20 * MEBIBYTE
     """Largest request body; also the largest single image."""
     max_pixels: int = 50_000_000
-    """Largest image, and the most pixels held in memory by one request."""
+    """Most pixels (width times height) of all images of a request together."""
     max_images: int = 32
     """Most images in one request."""
     concurrency: int = 2
@@ -25,6 +25,9 @@ class ServiceOptions:
     """Inference calls that may wait for a turn; more are answered 503 at once."""
     wait_seconds: float = 10.0
     """Longest wait for a turn before 503."""
+    read_seconds: float = 60.0
+    """Longest time to read an upload before 408; at most `concurrency` + `waiting` are read at a
+    time, more are answered 503 at once."""
     api_key: str | None = None
     """When set, `/v1`, `/report` and `/metrics` ask for it in the header `X-API-Key`."""
 
@@ -41,7 +44,8 @@ class Settings(BaseSettings):
     max_images: int = Field(default=ServiceOptions().max_images, ge=1)
     concurrency: int = Field(default=ServiceOptions().concurrency, ge=1, le=16)
     waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
-    wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0)
+    wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
+    read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
     api_key: SecretStr | None = Field(default=None, min_length=1)
 
     def options(self) -> ServiceOptions:
@@ -53,5 +57,6 @@ class Settings(BaseSettings):
             concurrency=self.concurrency,
             waiting=self.waiting,
             wait_seconds=self.wait_seconds,
+            read_seconds=self.read_seconds,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
         )

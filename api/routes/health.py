@@ -11,18 +11,21 @@ metrics_router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="The process answers")
+@router.head("/healthz", include_in_schema=False)  # for load balancers
 async def healthz() -> Health:
     """`ok` as long as the process can answer at all."""
     return Health(status="ok")
 
 
 @router.get("/readyz", summary="Models are loaded and inference has room")
+@router.head("/readyz", include_in_schema=False)
 async def readyz(service: ServiceDep) -> Health:
     """`ready` when a prediction would be accepted now; 503 otherwise."""
     models = [model.id for model in service.registry.models]
     if not models:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()
+    service.uploads.refuse_when_full()
     return Health(status="ready", models=models)
 
 

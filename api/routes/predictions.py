@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from starlette.requests import ClientDisconnect
 
-from api.images import Upload, decoded_batches, read_uploads
+from api.errors import UploadAborted
+from api.images import Upload, check_pixels, decode_uploads, read_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
-from dncbm.types import Prediction
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
@@ -56,7 +57,11 @@ _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+j
 
 async def _uploads(request: Request, service: ServiceDep) -> list[Upload]:
     service.limiter.refuse_when_full()  # before an upload is read that would be turned away
-    return await read_uploads(request, service.options)
+    try:
+        async with service.uploads.place():
+            return await read_uploads(request, service.options)
+    except ClientDisconnect as error:
+        raise UploadAborted from error
 
 
 @router.post(
@@ -65,6 +70,7 @@ async def _uploads(request: Request, service: ServiceDep) -> list[Upload]:
     openapi_extra=_BODY,
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE}}},
+        408: _PROBLEM | {"description": "The upload took too long."},
         413: _PROBLEM | {"description": "The body is larger than the upload limit."},
         415: _PROBLEM | {"description": "Neither multipart/form-data nor JSON."},
         503: _PROBLEM | {"description": "All inference slots are busy; see Retry-After."},
@@ -80,12 +86,14 @@ def predict(
 ) -> PredictAnswer:
     """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
     model.check_nec(nec)
-    rankings: list[list[Prediction]] = []
+    check_pixels(uploads, service.options)
     with service.limiter.slot():
-        for images in decoded_batches(uploads, service.options):
-            rankings += model.predictor.predict(
-                images, top_contributions=top_contributions, top_classes=top_classes, nec=nec
-            )
+        rankings = model.predictor.predict(
+            decode_uploads(uploads, service.options),
+            top_contributions=top_contributions,
+            top_classes=top_classes,
+            nec=nec,
+        )
     service.metrics.count_images(model.id, len(rankings))
     return PredictAnswer(
         model=model.id,

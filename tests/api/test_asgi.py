@@ -31,6 +31,7 @@ def test_settings_come_from_the_environment(
         "CONCURRENCY": "4",
         "WAITING": "5",
         "WAIT_SECONDS": "0.5",
+        "READ_SECONDS": "7.5",
     }.items():
         monkeypatch.setenv(f"DNCBM_{name}", value)
     settings = asgi.read_settings()
@@ -43,6 +44,7 @@ def test_settings_come_from_the_environment(
         concurrency=4,
         waiting=5,
         wait_seconds=0.5,
+        read_seconds=7.5,
         api_key="s3cret",
     )
 
@@ -53,7 +55,14 @@ def test_missing_model_directory_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CONCURRENCY", "0"), ("MAX_PIXELS", "many"), ("API_KEY", "")]
+    ("name", "value"),
+    [
+        ("CONCURRENCY", "0"),
+        ("MAX_PIXELS", "many"),
+        ("API_KEY", ""),
+        ("WAIT_SECONDS", "inf"),
+        ("READ_SECONDS", "0"),
+    ],
 )
 def test_bad_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str

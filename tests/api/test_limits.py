@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,12 @@ from tests.api.conftest import OPTIONS, build, client_for
 from tests.api.fakes import FakePredictor, photo
 
 URL = "/v1/models/clothing/predict"
+
+
+def reached(state: Callable[[], bool]) -> bool:
+    """Wait for a state that another thread brings about; False after about 20 s without it."""
+    pause = threading.Event()
+    return any(state() or pause.wait(0.005) for _ in range(4000))
 
 
 def test_overload_answers_503_at_once_and_recovers(
@@ -28,8 +35,7 @@ def test_overload_answers_503_at_once_and_recovers(
         held: list[Future[Any]] = [pool.submit(post)]
         assert predictor.entered.acquire(timeout=20)
         held.append(pool.submit(post))
-        while limiter.admitted < 2:
-            threading.Event().wait(0.005)
+        assert reached(lambda: limiter.admitted == 2)
         refused = post()
         search = client.get("/v1/dictionaries/clothing/search", params={"text": "red"})
         ready = client.get("/readyz")

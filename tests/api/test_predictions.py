@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, features
 
 from tests.api.fakes import CLASSES, HOSTILE, FakePredictor, photo, png, save
 
@@ -170,6 +170,12 @@ def test_broken_image_is_named(client: TestClient, data: bytes) -> None:
     assert "'holiday 7.png'" in problem(client.post(URL, files=files), 422)
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_refused(client: TestClient) -> None:
+    avif = save(Image.new("RGB", (20, 20)), "AVIF")
+    assert "Use JPEG, PNG" in problem(post(client, avif), 422)
+
+
 def test_too_many_pixels(client: TestClient, predictor: FakePredictor) -> None:
     bomb = save(Image.new("1", (1000, 1000)), "PNG")
     assert len(bomb) < 2000
@@ -177,21 +183,35 @@ def test_too_many_pixels(client: TestClient, predictor: FakePredictor) -> None:
     assert predictor.calls == []
 
 
-def test_pixels_in_memory_are_bounded_by_batches(
-    client: TestClient, predictor: FakePredictor
+def test_pixels_of_a_request_are_bounded_together(
+    client: TestClient, predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer(client, *[png(size=(300, 400))] * 4)  # 120,000 pixels each, 250,000 at a time
-    assert predictor.calls == [2, 2]
+    image = png(size=(300, 400))
+    answer(client, image, image)  # 240,000 of 250,000
+    assert predictor.calls == [2]
+    for name in ("api.images.decode_image", "api.limits.InferenceLimiter.slot"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("decoded, or in a slot"))
+    detail = problem(post(client, image, image, image), 422)
+    assert "The 3 images have 360,000 pixels together; one request may have 250,000" in detail
+    assert predictor.calls == [2]
 
 
 def test_too_many_images(client: TestClient) -> None:
-    assert "5 images; send between 1 and 4" in problem(post(client, *[png()] * 5), 422)
-    assert problem(post(client, *[png()] * 9), 400)
+    for number in (5, 6, 9):
+        detail = problem(post(client, *[png()] * number), 422)
+        assert "more than 4 files; send between 1 and 4 images" in detail
+    body = {"images": [base64.b64encode(png()).decode()] * 5}
+    assert "5 images; send between 1 and 4" in problem(client.post(URL, json=body), 422)
 
 
 def test_declared_huge_upload(client: TestClient, predictor: FakePredictor) -> None:
     assert "200,000 bytes" in problem(post(client, b"x" * 300_000), 413)
     assert predictor.calls == []
+
+
+def test_a_length_of_thousands_of_digits(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Length": "9" * 5000}
+    problem(client.post(URL, content=iter([b"{}"]), headers=headers), 413)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +249,53 @@ def test_form_without_the_field(client: TestClient) -> None:
 def test_text_instead_of_a_file(client: TestClient) -> None:
     response = client.post(URL, data={"image": "photo.jpg"}, files={"other": b"x"})
     assert "image=@photo.jpg" in problem(response, 422)
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "utf-8", "no-such", "rot13"])
+def test_a_file_name_that_json_cannot_say(client: TestClient, charset: str) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="\\ud800'
+        + b"x" * 300
+        + b'"\r\n\r\n'
+        + photo(1)
+        + b"\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    response = client.post(URL, content=body, headers=headers)
+    assert response.status_code == 200, response.text
+    name = response.json()["predictions"][0]["image"]
+    assert name.startswith("?x" if charset == "unicode_escape" else "\\ud800x")
+    assert len(name) == 200
+
+
+def test_text_fields_are_short(client: TestClient) -> None:
+    """Decoding 1 MiB of punycode takes minutes, in the event loop."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b; charset=punycode"}
+    head = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n'
+    body = head + b"b" * 2000 + b"\r\n--b--\r\n"
+    detail = problem(client.post(URL, content=body, headers=headers), 422)
+    assert "more than 1,024 bytes; only files are read" in detail
+    assert "image=@photo.jpg" in detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"images":[' + b"1," * 5000 + b"1]}",
+        b'{"images":[' + b'"",' * 5000 + b'""]}',
+        b'{"images":["aGk="]' + b"".join(b',"%d":1' % i for i in range(5000)) + b"}",
+    ],
+    ids=["numbers", "empty", "fields"],
+)
+def test_json_of_many_parts_is_not_read(
+    client: TestClient, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = "api.schemas.PredictBody.model_validate_json"
+    monkeypatch.setattr(read, lambda *_, **__: pytest.fail("read"))
+    headers = {"Content-Type": "application/json"}
+    detail = problem(client.post(URL, content=body, headers=headers), 422)
+    assert "commas and colons" in detail
+    assert "with 1 to 4 images" in detail
 
 
 def test_malformed_multipart(client: TestClient) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from api.main import create_app
+from api.registry import Registry
 from tests.api.conftest import OPTIONS, build, client_for
 from tests.api.fakes import FakePredictor, photo
 from tests.api.test_predictions import problem
@@ -70,6 +72,13 @@ def test_open_without_a_key(keyed: TestClient, path: str) -> None:
 def test_health(client: TestClient) -> None:
     assert client.get("/healthz").json()["status"] == "ok"
     assert client.get("/readyz").json() == {"status": "ready", "models": ["clothing"]}
+
+
+def test_health_answers_head(client: TestClient) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert client.head(path).status_code == client.get(path).status_code == 200
+    assert client_for(create_app(Registry([]))).head("/readyz").status_code == 503
+    assert 'method="HEAD",route="/readyz",status="200"' in client.get("/metrics").text
 
 
 def test_metrics_count_by_route_not_by_address(client: TestClient) -> None:

@@ -1,16 +1,22 @@
 """Every unusual picture has one defined answer; every hostile one a clear refusal."""
 
+import gc
 import io
 import struct
+import subprocess
+import sys
+import weakref
 import zlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from dncbm.data.images import ImageLimits, decode_image
+from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
-from tests.unit.data.pictures import encode, noise
+from tests.unit.data.pictures import encode, noise, tiled_tiff
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
@@ -137,6 +143,141 @@ def test_damaged_exif_does_not_spoil_the_pixels() -> None:
     assert decode_image(data).size == (24, 20)
 
 
-def test_decoding_leaves_no_open_file() -> None:
-    stream = io.BytesIO(encode(noise(7)))
-    decode_image(stream.getvalue()).load()
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_decoded_picture_keeps_nothing_of_its_file(
+    monkeypatch: pytest.MonkeyPatch, kind: str, frames: int
+) -> None:
+    files: list[weakref.ref[io.BytesIO]] = []
+
+    class Watched(io.BytesIO):
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            files.append(weakref.ref(self))
+
+    more = {"save_all": True, "append_images": [noise(8)]} if frames > 1 else {}
+    data = encode(noise(7), kind, **more)
+    monkeypatch.setattr("dncbm.data.images.io", SimpleNamespace(BytesIO=Watched))
+    decoded = decode_image(data)
+    gc.collect()
+    assert decoded.size == (24, 20)
+    assert [file() for file in files] == [None]
+
+
+def _slow_rgb(data: bytes) -> np.ndarray:
+    """What `decode_image` must give, the whole picture at once and in float64."""
+    image = Image.open(io.BytesIO(data))
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=255.0, neginf=0.0)
+        if image.mode == "F":
+            values = values * 255.0 if values.max() <= 1.0 else values
+        elif image.mode.startswith("I;16") or values.max() > 255:
+            values = np.floor(values / 256.0)
+        grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+
+
+def _unusual() -> dict[str, bytes]:
+    draw = np.random.default_rng(9)
+    shape = (23, 17)
+    rgba = Image.fromarray(draw.integers(0, 256, (*shape, 4), dtype=np.uint8))
+    words = draw.integers(0, 1 << 16, shape)
+    floats = draw.normal(100, 200, shape).astype(np.float32)
+    floats[:2, :3] = [[np.nan, np.inf, -np.inf], [0.5, 1.5, 254.5]]
+    shares = draw.uniform(-0.1, 1, shape).astype(np.float32)
+    shares[-1, -1] = 1.0
+    palette = rgba.convert("RGB").quantize(16)
+    return {
+        "RGBA": encode(rgba),
+        "LA": encode(rgba.convert("LA")),
+        "P with one clear colour": encode(palette, transparency=3),
+        "P with shades": encode(palette, transparency=bytes(range(0, 256, 16))),
+        "L with a clear level": encode(rgba.convert("L"), transparency=7),
+        "I;16 PNG": encode(Image.fromarray(words.astype(np.uint16))),
+        "I;16 TIFF": encode(Image.fromarray(words.astype(np.uint16)), "TIFF"),
+        "I;16B": encode(Image.fromarray(words.astype(">u2")), "TIFF"),
+        "I": encode(Image.fromarray((words - 9000).astype(np.int32)), "TIFF"),
+        "I in 8 bits": encode(Image.fromarray((words % 256 - 3).astype(np.int32)), "TIFF"),
+        "F": encode(Image.fromarray(floats), "TIFF"),
+        "F of shares": encode(Image.fromarray(shares), "TIFF"),
+    }
+
+
+@pytest.mark.parametrize("block", [5, 40, 1 << 18])
+@pytest.mark.parametrize("kind", _unusual())
+def test_blocks_change_no_byte(monkeypatch: pytest.MonkeyPatch, kind: str, block: int) -> None:
+    data = _unusual()[kind]
+    monkeypatch.setattr("dncbm.data.images._BLOCK_PIXELS", block)
+    np.testing.assert_array_equal(np.asarray(decode_image(data)), _slow_rgb(data))
+
+
+_PEAK = """
+import re, sys
+from dncbm.data.images import decode_image
+
+def peak():  # ru_maxrss would begin at that of the parent process
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+
+data = open(sys.argv[1], "rb").read()
+decode_image(open(sys.argv[2], "rb").read())
+before = peak()
+decode_image(data)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "F"])
+def test_memory_holds_the_stored_and_the_rgb_picture_only(mode: str, tmp_path: Path) -> None:
+    kind = "TIFF" if mode == "F" else "PNG"
+    for name, side in (("large", 2048), ("small", 8)):
+        (tmp_path / name).write_bytes(encode(Image.new(mode, (side, side)), kind))
+    command = [sys.executable, "-c", _PEAK, str(tmp_path / "large"), str(tmp_path / "small")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    # 4 bytes each for both, a quarter of that for the blocks and the file
+    assert int(result.stdout) < 2.5 * 4 * 2048 * 2048
+
+
+@pytest.mark.parametrize("tile", [14144, 16384])
+def test_a_tile_larger_than_the_limit_is_refused(tile: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"tiles of {tile} x {tile} pixels; at most 50,000,000"):
+        decode_image(tiled_tiff(tile))
+
+
+def test_tiles_count_with_their_bytes() -> None:
+    limits = ImageLimits(max_pixels=300)  # 1,200 bytes
+    assert decode_image(tiled_tiff(32), limits=limits).size == (1, 1)
+    with pytest.raises(InvalidInput, match="tiles of 48 x 48"):
+        decode_image(tiled_tiff(48), limits=limits)
+    with pytest.raises(InvalidInput, match="tiles of 32 x 32"):
+        decode_image(tiled_tiff(32, samples=3), limits=limits)
+
+
+@pytest.mark.parametrize(
+    "entry", [(322, 4, 1, 16384), (323, 17, 1, 8), (277, 17, 1, 8), (322, 3, 2, 16)]
+)
+def test_ambiguous_tiles_are_refused(entry: tuple[int, int, int, int]) -> None:
+    with pytest.raises(InvalidInput, match="states its tiles or samples twice"):
+        decode_image(tiled_tiff(16, extra=(entry,)))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_a_hostile_avif_is_refused() -> None:
+    data = encode(noise(4), "AVIF")
+    assert decode_image(data).size == (24, 20)
+    claimed = data.index(b"ispe") + 8
+    lying = data[:claimed] + struct.pack(">II", 1, 1) + data[claimed + 8 :]
+    assert image_size(lying) == (1, 1)  # though 24 x 20 pixels are decoded
+    for avif in (data, lying):
+        with pytest.raises(InvalidInput, match=r"Use JPEG, PNG, WebP, GIF, BMP or TIFF"):
+            decode_image(avif, limits=ImageLimits(is_hostile=True))
+
+
+def test_image_size_is_read_without_decoding() -> None:
+    data = encode(noise(4, 64, 48))
+    assert image_size(data[: len(data) // 2]) == (64, 48)
+    with pytest.raises(InvalidInput, match="at most 100"):
+        image_size(data, limits=ImageLimits(max_pixels=100))
