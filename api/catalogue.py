@@ -30,6 +30,7 @@ class ConceptCatalogue:
         self.names: Sequence[ConceptName] = list(dictionary.names)
         self._columns = {name: _numbers(dictionary.statistics, name) for name in STATISTICS}
         self._columns["score"] = np.array([name.score for name in self.names], dtype=float)
+        self._columns["margin"] = np.array([name.margin for name in self.names], dtype=float)
         self._columns["concept"] = np.arange(len(self.names), dtype=float)
         self._folded = [name.name.casefold() for name in self.names]
         self._examples = _group_examples(dictionary.examples)

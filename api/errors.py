@@ -157,7 +157,8 @@ async def _library_error(request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"field": _field(item["loc"]), "message": str(item["msg"])} for item in error.errors()
+        {"field": _field(item["loc"]), "message": str(item["msg"]) + _given(item)}
+        for item in error.errors()
     ]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:5])
     return problem(
@@ -174,7 +175,16 @@ def _field(location: tuple[int | str, ...]) -> str:
     parts = [str(part) for part in location]
     if len(parts) > 1 and parts[0] in _UNPREFIXED:
         parts = parts[1:]
-    return ".".join(parts)[:200]
+    return ".".join(parts)[:200] or "body"
+
+
+def _given(item: Mapping[str, Any]) -> str:
+    """The value, where it is short and not the whole body."""
+    value = item.get("input")
+    if not isinstance(value, str | int | float) or item["loc"] == ("body",) or not item["loc"]:
+        return ""
+    text = repr(value)
+    return f", got {text if len(text) <= 60 else text[:60] + '…'}"
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
 from api.routes import dictionaries, health, models, pages, predictions
 from api.schemas import Problem
-from api.service import Service, require_key, require_key_of_browser
+from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
 from dncbm.artifacts import package_version
 
@@ -49,12 +49,13 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
 
 def _add_routes(app: FastAPI) -> None:
     keyed = [Depends(require_key)]
+    strict = [*keyed, Depends(refuse_unknown_query)]
     refused: dict[int | str, dict[str, Any]] = {
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
     for room in (predictions, models, dictionaries):
-        app.include_router(room.router, dependencies=keyed, responses=refused)
+        app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)
     app.include_router(pages.router)

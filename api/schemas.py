@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dncbm.types import ConceptStatus, Contribution, Prediction
 
-Sort = Literal["concept", "density", "score", "max_code"]
+Sort = Literal["concept", "density", "score", "margin", "mean_code", "max_code"]
 Order = Literal["asc", "desc"]
 
 
@@ -254,4 +254,4 @@ class Health(_Schema):
     """State of the service."""
 
     status: Literal["ok", "ready"]
-    models: list[str] = []
+    models: list[str] | None = Field(default=None, description="What is loaded; `/readyz` only.")

@@ -13,6 +13,7 @@ from api.limits import InferenceLimiter, UploadLimiter
 from api.metrics import Metrics
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
+from dncbm.errors import InvalidInput, UnknownName
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,18 @@ async def get_service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """A mistyped filter must not be answered as if nothing had been asked."""
+    if not request.query_params:
+        return
+    described = request.app.openapi()["paths"][request.scope["route"].path_format]
+    parameters = described[request.method.lower()].get("parameters", [])
+    known = [item["name"] for item in parameters if item["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidInput(str(UnknownName("query parameter", name[:100], known)))
 
 
 async def require_key(

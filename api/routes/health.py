@@ -10,7 +10,7 @@ router = APIRouter(tags=["health"])
 metrics_router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process answers")
+@router.get("/healthz", summary="The process answers", response_model_exclude_none=True)
 @router.head("/healthz", include_in_schema=False)  # for load balancers
 async def healthz() -> Health:
     """`ok` as long as the process can answer at all."""

@@ -66,7 +66,7 @@ def list_classes(model: ModelDep, paging: PagingDep, nec: Nec = None) -> ClassLi
     )
 
 
-@router.get("/{model}/classes/{k}", summary="Explain a class")
+@router.get("/{model}/classes/{k:path}", summary="Explain a class")
 def explain_class(model: ModelDep, k: str, paging: PagingDep, nec: Nec = None) -> ClassWeights:
     """The weights of a class (by name or index), largest by absolute value first."""
     index = _class_index(model, k)

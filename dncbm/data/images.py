@@ -106,7 +106,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_available_formats(limits))
     except _BOMBS as error:
-        raise _too_many_pixels("far more", limits) from error
+        raise _too_many_pixels("far too many", limits) from error
     except Exception as error:
         raise InvalidInput(
             f"Not an image that can be read ({len(data):,} bytes beginning with {data[:8]!r}). "

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dncbm.types import ConceptName, Contribution, Prediction
 
-CLASSES = ("Dress", "Shoes", "T-Shirt & Top")
+CLASSES = ("Dress", "Shoes", "T-Shirt/Top & Co")
 HOSTILE = '<img src=x onerror="alert(1)">'
 NUM_CONCEPTS = 12
 

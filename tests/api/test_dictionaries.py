@@ -76,6 +76,25 @@ def test_bad_query(client: TestClient, query: str) -> None:
     assert problem(client.get(f"{URL}/concepts?{query}"), 422).startswith(query.split("=")[0])
 
 
+def test_every_number_sorts(client: TestClient) -> None:
+    for sort in ("score", "margin", "density", "mean_code", "max_code"):
+        body = client.get(f"{URL}/concepts?sort={sort}&limit=500").json()
+        values = [item[sort] for item in body["concepts"]]
+        known = [value for value in values if value is not None]
+        assert known == sorted(known, reverse=True), sort
+
+
+@pytest.mark.parametrize("path", [f"{URL}/concepts?statuss=named", "/v1/models?limt=3"])
+def test_a_mistyped_filter_is_refused(client: TestClient, path: str) -> None:
+    detail = problem(client.get(path), 422)
+    assert "Unknown query parameter" in detail
+    assert "Nearest known names: " in detail
+
+
+def test_a_refused_value_is_named(client: TestClient) -> None:
+    assert ", got 'colour'" in problem(client.get(f"{URL}/concepts?sort=colour"), 422)
+
+
 def test_describe_concept(client: TestClient) -> None:
     body = client.get(f"{URL}/concepts/2").json()
     assert body["name"] == HOSTILE
