@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
+from dncbm.files import draft_of, hidden, publish, sync_all
 
 Kind = Literal["embeddings", "sae", "vocabulary", "dictionary", "cbm", "report"]
 
@@ -123,15 +122,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file's content atomically: a reader sees the old or the new bytes."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = hidden(path, "part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -141,13 +140,36 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or damaged one is an `ArtifactError`."""
+    """Read a JSON file; a missing, unreadable or damaged one is an `ArtifactError`."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is not valid JSON: {error}.") from error
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be read: {error.strerror}. Its owner has to let you read it, "
+        "or make it again."
+    )
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write an artifact where something else stands; nothing and emptiness are fine.
+
+    Raises:
+        ArtifactError: `path` holds something that is not an artifact.
+    """
+    empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not empty and not (path / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{path} exists and is not a dncbm artifact; it will not be overwritten. "
+            "Choose another output directory or remove it."
+        )
 
 
 @contextmanager
@@ -163,38 +185,14 @@ def create_artifact(
         Unavailable: disk full, read-only or not a directory.
         ArtifactError: `path` holds something that is not an artifact.
     """
-    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir()):
-        raise ArtifactError(
-            f"{path} exists and is not a dncbm artifact; it will not be overwritten. "
-            "Choose another output directory or remove it."
-        )
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft_path = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        draft_path.chmod(0o755)
-        draft = ArtifactDraft(path=draft_path)
-        try:
+        require_replaceable(path)
+        with draft_of(path) as draft_path:
+            draft = ArtifactDraft(path=draft_path)
             yield draft
-            _publish(draft, path, kind, config, inputs)
-        finally:
-            shutil.rmtree(draft_path, ignore_errors=True)
-
-
-def _publish(
-    draft: ArtifactDraft,
-    path: Path,
-    kind: Kind,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str],
-) -> None:
-    seal(draft.path, kind, config=config, inputs=inputs, metrics=draft.metrics)
-    if path.exists():
-        retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        os.replace(path, retired / "artifact")
-        os.replace(draft.path, path)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.replace(draft.path, path)
+            seal(draft_path, kind, config=config, inputs=inputs, metrics=draft.metrics)
+            require_replaceable(path)  # again: the block may have taken hours
+            publish(draft_path, path)
 
 
 def seal(
@@ -209,10 +207,16 @@ def seal(
 
     For stages that grow an artifact in place, shard by shard; others use
     `create_artifact`. Names beginning with a dot are working files and are not hashed.
+    Every file becomes as readable as `path` is, and is flushed to the disk.
     """
     files = sorted(
         file for file in path.rglob("*") if file.is_file() and not _is_working(file, path)
     )
+    with writing(path):
+        mode = path.stat().st_mode & 0o666
+        for file in files:  # libraries such as safetensors write for the owner's eyes alone
+            file.chmod(mode)
+        sync_all([*files, *{file.parent for file in files}])
     manifest = Manifest(
         kind=kind,
         format_version=FORMAT_VERSION,
@@ -241,7 +245,11 @@ def load_manifest(path: Path, kind: Kind | None = None) -> Manifest:
     Raises:
         ArtifactError: not an artifact, of another kind or version, or damaged.
     """
-    if not (path / MANIFEST).is_file():
+    try:
+        present = (path / MANIFEST).is_file()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not present:
         raise ArtifactError(
             f"{path} is not a dncbm artifact: it has no {MANIFEST}. "
             "Give the directory that a dncbm stage wrote."
@@ -282,7 +290,11 @@ def _inside(root: Path, name: str) -> Path:
 def verify_files(path: Path, manifest: Manifest) -> None:
     """Compare every file with its recorded SHA-256; reads the whole artifact."""
     for name, expected in manifest.files.items():
-        if file_sha256(_inside(path, name)) != expected:
+        try:
+            found = file_sha256(_inside(path, name))
+        except OSError as error:
+            raise _unreadable(path / name, error) from error
+        if found != expected:
             raise ArtifactError(f"{path / name} was changed after it was written. Make it again.")
 
 
