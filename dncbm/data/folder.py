@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dncbm.artifacts import fingerprint
@@ -48,9 +48,13 @@ def open_folder(root: Path) -> FileSource:
     return FileSource(records_from_paths(paths), [root / path for path in paths])
 
 
-def _image_paths(root: Path) -> list[str]:
+def holds_images(root: Path) -> bool:
+    """Whether there is any image below `root`."""
+    return next(_image_paths(root), None) is not None
+
+
+def _image_paths(root: Path) -> Iterator[str]:
     """Relative POSIX paths of images; links to folders are followed, but never in a circle."""
-    found: list[str] = []
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -59,8 +63,7 @@ def _image_paths(root: Path) -> list[str]:
             continue
         seen.add(real)
         relative = Path(folder).relative_to(root)
-        found += [name for f in files if is_image_name(name := (relative / f).as_posix())]
-    return found
+        yield from (name for f in files if is_image_name(name := (relative / f).as_posix()))
 
 
 def _fingerprint(records: Sequence[ImageRecord], files: Sequence[Path]) -> str:

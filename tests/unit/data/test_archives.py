@@ -11,7 +11,7 @@ import pytest
 
 from dncbm.data.sources import open_source
 from dncbm.errors import InvalidInput
-from tests.unit.data.pictures import encode, noise
+from tests.unit.data.pictures import encode, noise, write_folder
 
 
 def _zip(path: Path, entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> str:
@@ -126,6 +126,16 @@ def test_tar_folders_mean_classes_and_a_folder_of_tars_is_one_source(tmp_path: P
         ("train", "cat"), ("train", "dog"), ("train", "cat"),
     ]  # fmt: skip
     assert source.read(2) == second["train/cat/a.png"]
+
+
+def test_a_stray_tar_does_not_hide_the_images_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path, {"cat": 2, "dog": 1})
+    _tar(tmp_path / "backup.tar", _pictures("x.png"))
+    source = open_source(str(tmp_path))
+    assert [r.label for r in source.records] == ["cat", "cat", "dog"]
+    assert "the images are read, backup.tar is not" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2"])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dncbm.data.sources import ImageRecord, ImageSource, open_source
+from dncbm.data.splits import assign_splits
 from dncbm.errors import InvalidInput
 from tests.unit.data.pictures import encode, noise, write_folder
 
@@ -31,6 +32,28 @@ def test_splits_and_wrapping_folders_are_recognised(tmp_path: Path) -> None:
     assert [(r.split, r.label) for r in records] == [
         ("test", "dog"), ("train", "cat"), ("validation", "cat"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", ["", "photos"])
+def test_a_picture_beside_the_splits_does_not_turn_them_into_classes(
+    tmp_path: Path, wrapper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path / wrapper, {"": 1, "train/cat": 1, "test/cat": 1})
+    records = open_source(str(tmp_path)).records
+    assert [(r.split, r.label) for r in records] == [
+        ("train", None), ("test", "cat"), ("train", "cat"),
+    ]  # fmt: skip
+    first = Path(wrapper, "000.png")
+    assert f"1 of 3 pictures lie beside the folders and have no label, the first is {first}" in (
+        caplog.text
+    )
+    splits = assign_splits([r.label for r in records], [r.split for r in records], seed=0)
+    assert splits == [r.split for r in records]
+
+
+def test_a_picture_beside_the_classes_has_none(tmp_path: Path) -> None:
+    records = open_source(str(write_folder(tmp_path, {"": 1, "cat": 1, "dog/dev": 1}))).records
+    assert [(r.split, r.label) for r in records] == [(None, None), (None, "cat"), (None, "dog")]
 
 
 def test_a_flat_folder_has_no_labels_and_one_class_keeps_its_name(tmp_path: Path) -> None:
