@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dncbm.data import folder
 from dncbm.data.sources import ImageRecord, ImageSource, open_source
 from dncbm.data.splits import assign_splits
 from dncbm.errors import InvalidInput
@@ -84,6 +85,25 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
     assert a.fingerprint == b.fingerprint
     (tmp_path / "b" / "cat" / "000.png").write_bytes(encode(noise(99)))
     assert open_source(str(tmp_path / "b")).fingerprint != a.fingerprint
+
+
+def test_fingerprint_of_many_files_reads_few_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path, {"cat": 30})
+    opened: list[str] = []
+    original = Path.open
+
+    def noted(self: Path, *args: str, **options: str):  # type: ignore[no-untyped-def]
+        opened.append(self.name)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(folder, "_MOST_HEADS", 7)
+    monkeypatch.setattr(Path, "open", noted)
+    before = open_source(str(root)).fingerprint
+    assert opened == [f"{i:03d}.png" for i in range(0, 30, 5)]
+    (root / "cat" / "003.png").write_bytes(b"of another size")
+    assert open_source(str(root)).fingerprint != before
 
 
 def test_sources_can_be_sent_to_workers(tmp_path: Path) -> None:
