@@ -14,7 +14,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -213,10 +213,9 @@ def seal(
         file for file in path.rglob("*") if file.is_file() and not _is_working(file, path)
     )
     with writing(path):
-        mode = path.stat().st_mode & 0o666
-        for file in files:  # libraries such as safetensors write for the owner's eyes alone
-            file.chmod(mode)
-        sync_all([*files, *{file.parent for file in files}])
+        folders = {file.parent for file in files} | {path}
+        _share(path, [*files, *folders])
+        sync_all([*files, *folders])
     manifest = Manifest(
         kind=kind,
         format_version=FORMAT_VERSION,
@@ -229,6 +228,16 @@ def seal(
     )
     write_json(path / MANIFEST, asdict(manifest) | {"fingerprint": manifest.fingerprint})
     return manifest
+
+
+def _share(root: Path, parts: Sequence[Path]) -> None:
+    """Let whoever may read `root` read its parts, which safetensors and `mkdtemp` make private."""
+    mode = root.stat().st_mode & 0o777
+    for part in parts:
+        own = part.stat().st_mode
+        wanted = own | (mode if part.is_dir() else mode & 0o666)
+        if wanted != own:
+            part.chmod(wanted)
 
 
 def _is_working(file: Path, root: Path) -> bool:

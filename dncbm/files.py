@@ -5,6 +5,7 @@ under construction is locked by its process, and the system releases the lock wh
 dies: so the next writer of the same target can tell debris from work, and removes the debris.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,8 +16,8 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, which cannot rename a directory that holds an open lock either:
-    fcntl = None  # type: ignore[assignment]  # nothing is locked there, and no debris removed
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 _DRAFT, _OLD = "draft", "old"
@@ -28,16 +29,30 @@ def hidden(target: Path, role: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a directory; it may be renamed meanwhile.
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a directory, which may be renamed meanwhile; False where there are no locks.
+
+    Windows renames no directory that holds an open file, and some network file systems know no
+    locks. Work goes on there, unprotected from a second process, and debris is left alone.
 
     Raises:
         BlockingIOError: another process, or thread, holds it.
     """
+    if fcntl is None:
+        yield False
+        return
     with (folder / LOCK).open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield _flock(lock.fileno())
+
+
+def _flock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -84,14 +99,13 @@ def publish(draft: Path, target: Path) -> None:
 
 def sweep(target: Path, role: str) -> None:
     """Remove the hidden directories of `target` that no living process holds."""
-    if fcntl is None:
-        return
     for folder in target.parent.iterdir():
         if folder.is_symlink() or not folder.name.startswith(f".{target.name}.{role}-"):
             continue
         try:
-            with locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+            with locked(folder) as held:
+                if held:
+                    shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue
 
@@ -103,6 +117,10 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some network file systems flush files alone.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 

@@ -175,6 +175,7 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, umask: int, mo
     try:
         with create_artifact(tmp_path / "a", "sae", config={}, inputs={}) as draft:
             save_file({"w": torch.zeros(2)}, draft.path / "w.safetensors")  # writes with 0600
+            (draft.path / "deep").mkdir(mode=0o700)
             artifacts.write_bytes(draft.path / "deep" / "notes.txt", b"x")
         artifacts.write_bytes(tmp_path / "alone.json", b"{}")
     finally:
@@ -182,6 +183,7 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, umask: int, mo
     files = [tmp_path / "alone.json", *(f for f in (tmp_path / "a").rglob("*") if f.is_file())]
     assert len(files) == 4
     assert {file.stat().st_mode & 0o777 for file in files} == {mode}
+    assert (tmp_path / "a" / "deep").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_a_file_that_may_not_be_read_is_named(

@@ -1,9 +1,11 @@
 """Debris of killed processes goes, work of living ones stays."""
 
+import errno
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,11 +82,30 @@ def test_two_holders_of_one_lock(tmp_path: Path) -> None:
         pass
 
 
+def _no_locks(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.mark.parametrize("fcntl", [None, SimpleNamespace(flock=_no_locks, LOCK_EX=1, LOCK_NB=2)])
 def test_without_locks_debris_is_left_rather_than_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcntl: object
 ) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", fcntl)
     (tmp_path / ".a.draft-0123abcd").mkdir()
     _write(tmp_path / "a")
     _write(tmp_path / "a")
     assert _names(tmp_path) == [".a.draft-0123abcd", "a"]
+    assert _names(tmp_path / "a") == ["data.txt", "manifest.json"]
+
+
+def test_a_file_system_that_flushes_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    files.sync(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="Invalid argument"):
+        files.sync(tmp_path / "file")
