@@ -13,10 +13,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -25,10 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
+from dncbm.files import draft_of, hidden, publish, sync_all
 
 Kind = Literal["embeddings", "sae", "vocabulary", "dictionary", "cbm", "report"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: a dictionary holds what its names were compared in."""
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 
@@ -123,15 +123,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file's content atomically: a reader sees the old or the new bytes."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = hidden(path, "part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -141,13 +141,36 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or damaged one is an `ArtifactError`."""
+    """Read a JSON file; a missing, unreadable or damaged one is an `ArtifactError`."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is not valid JSON: {error}.") from error
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be read: {error.strerror}. Its owner has to let you read it, "
+        "or make it again."
+    )
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write an artifact where something else stands; nothing and emptiness are fine.
+
+    Raises:
+        ArtifactError: `path` holds something that is not an artifact.
+    """
+    empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not empty and not (path / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{path} exists and is not a dncbm artifact; it will not be overwritten. "
+            "Choose another output directory or remove it."
+        )
 
 
 @contextmanager
@@ -163,38 +186,14 @@ def create_artifact(
         Unavailable: disk full, read-only or not a directory.
         ArtifactError: `path` holds something that is not an artifact.
     """
-    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir()):
-        raise ArtifactError(
-            f"{path} exists and is not a dncbm artifact; it will not be overwritten. "
-            "Choose another output directory or remove it."
-        )
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft_path = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        draft_path.chmod(0o755)
-        draft = ArtifactDraft(path=draft_path)
-        try:
+        require_replaceable(path)
+        with draft_of(path) as draft_path:
+            draft = ArtifactDraft(path=draft_path)
             yield draft
-            _publish(draft, path, kind, config, inputs)
-        finally:
-            shutil.rmtree(draft_path, ignore_errors=True)
-
-
-def _publish(
-    draft: ArtifactDraft,
-    path: Path,
-    kind: Kind,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str],
-) -> None:
-    seal(draft.path, kind, config=config, inputs=inputs, metrics=draft.metrics)
-    if path.exists():
-        retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        os.replace(path, retired / "artifact")
-        os.replace(draft.path, path)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.replace(draft.path, path)
+            seal(draft_path, kind, config=config, inputs=inputs, metrics=draft.metrics)
+            require_replaceable(path)  # again: the block may have taken hours
+            publish(draft_path, path)
 
 
 def seal(
@@ -209,10 +208,15 @@ def seal(
 
     For stages that grow an artifact in place, shard by shard; others use
     `create_artifact`. Names beginning with a dot are working files and are not hashed.
+    Every file becomes as readable as `path` is, and is flushed to the disk.
     """
     files = sorted(
         file for file in path.rglob("*") if file.is_file() and not _is_working(file, path)
     )
+    with writing(path):
+        folders = {file.parent for file in files} | {path}
+        _share(path, [*files, *folders])
+        sync_all([*files, *folders])
     manifest = Manifest(
         kind=kind,
         format_version=FORMAT_VERSION,
@@ -225,6 +229,16 @@ def seal(
     )
     write_json(path / MANIFEST, asdict(manifest) | {"fingerprint": manifest.fingerprint})
     return manifest
+
+
+def _share(root: Path, parts: Sequence[Path]) -> None:
+    """Let whoever may read `root` read its parts, which safetensors and `mkdtemp` make private."""
+    mode = root.stat().st_mode & 0o777
+    for part in parts:
+        own = part.stat().st_mode
+        wanted = own | (mode if part.is_dir() else mode & 0o666)
+        if wanted != own:
+            part.chmod(wanted)
 
 
 def _is_working(file: Path, root: Path) -> bool:
@@ -241,7 +255,11 @@ def load_manifest(path: Path, kind: Kind | None = None) -> Manifest:
     Raises:
         ArtifactError: not an artifact, of another kind or version, or damaged.
     """
-    if not (path / MANIFEST).is_file():
+    try:
+        present = (path / MANIFEST).is_file()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not present:
         raise ArtifactError(
             f"{path} is not a dncbm artifact: it has no {MANIFEST}. "
             "Give the directory that a dncbm stage wrote."
@@ -282,7 +300,11 @@ def _inside(root: Path, name: str) -> Path:
 def verify_files(path: Path, manifest: Manifest) -> None:
     """Compare every file with its recorded SHA-256; reads the whole artifact."""
     for name, expected in manifest.files.items():
-        if file_sha256(_inside(path, name)) != expected:
+        try:
+            found = file_sha256(_inside(path, name))
+        except OSError as error:
+            raise _unreadable(path / name, error) from error
+        if found != expected:
             raise ArtifactError(f"{path / name} was changed after it was written. Make it again.")
 
 

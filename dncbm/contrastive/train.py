@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dncbm.errors import InvalidInput
+from dncbm.errors import ArtifactMismatch, InvalidInput
 from dncbm.training import checkpoints, schedules, seeding
 
 LOGGER = logging.getLogger(__name__)
@@ -136,21 +136,47 @@ class Trainer:
         tensors |= {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         checkpoints.save_checkpoint(
-            self.checkpoint, tensors, {"step": self.step, "optimizer": state}
+            self.checkpoint,
+            tensors,
+            {"step": self.step, "seed": self.config.seed, "optimizer": state},
         )
 
     def resume(self) -> bool:
-        """Take the state of the checkpoint; False where there is none."""
+        """Take the state of the checkpoint; False where there is none.
+
+        Settings may differ from those of the run that wrote it (more steps, say), its seed and
+        the module's shape may not.
+
+        Raises:
+            ArtifactMismatch: the checkpoint is of another module or seed.
+        """
         saved = checkpoints.load_checkpoint(self.checkpoint)
         if saved is None:
             return False
         tensors, state = saved
+        self._require_ours(_under(tensors, "module."), state.get("seed", self.config.seed))
         self.module.load_state_dict(_under(tensors, "module."))
         self.average = _under(tensors, "average.")
         checkpoints.restore_optimizer(self.optimizer, tensors, state["optimizer"])
         self.step = int(state["step"])
         LOGGER.info("resumed at step %d from %s", self.step, self.checkpoint)
         return True
+
+    def _require_ours(self, saved: Mapping[str, Tensor], seed: int) -> None:
+        remedy = "Give another checkpoint file, or delete this one to start anew."
+        if seed != self.config.seed:
+            raise ArtifactMismatch(
+                f"{self.checkpoint} was written by a run with seed {seed}, this one has seed "
+                f"{self.config.seed}. {remedy}"
+            )
+        theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                raise ArtifactMismatch(
+                    f"{self.checkpoint} was written by a run of another module: its {name} has "
+                    f"shape {theirs.get(name)}, this module's {ours.get(name)}. {remedy}"
+                )
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

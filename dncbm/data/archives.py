@@ -1,11 +1,11 @@
 """Images read in place from zip files and from tar files as WebDataset writes them."""
 
 import json
+import lzma
 import os
 import tarfile
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,11 @@ from dncbm.data.layout import MAX_READ, is_image_name, records_from_paths
 from dncbm.data.sources import ImageRecord
 from dncbm.errors import InvalidInput
 
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError,
+)  # fmt: skip
+_MOST_TEXT = 256
+"""Bytes of a `.txt` that are looked at: a class name is shorter."""
 _LABEL_KEYS = ("label", "class", "cls", "category")
 
 
@@ -38,7 +43,7 @@ class ZipSource:
         try:
             with self._open().open(name) as stream:
                 return stream.read(MAX_READ)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise InvalidInput(f"The entry {name} of {self.path} is damaged: {error}.") from error
 
     def _open(self) -> zipfile.ZipFile:
@@ -147,7 +152,8 @@ def open_tar(*shards: Path) -> TarSource:
     """
     names: list[str] = []
     members: list[_Member] = []
-    sidecars: dict[str, dict[str, bytes]] = defaultdict(dict)
+    labels: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for number, shard in enumerate(shards):
         prefix = f"{shard.stem}/" if len(shards) > 1 else ""
         for member, name, data in _scan(shard, number):
@@ -155,17 +161,19 @@ def open_tar(*shards: Path) -> TarSource:
                 names.append(prefix + name)
                 members.append(member)
             else:
-                sidecars[prefix + _key(name)][_extension(name)] = data
+                _note(prefix + _key(name), _extension(name), data, labels, texts)
     if not names:
         raise InvalidInput(f"No images in {shards[0]}: it has no member such as .jpg or .png.")
-    return TarSource(shards, _label(names, sidecars, many=len(shards) > 1), members)
+    return TarSource(shards, _label(names, labels, texts, many=len(shards) > 1), members)
 
 
 def _scan(shard: Path, number: int) -> Iterator[tuple[_Member, str, bytes | None]]:
     """Image members, and small label files together with their content."""
     try:
         with tarfile.open(shard, mode="r:") as archive:
-            for info in archive:
+            while (info := archive.next()) is not None:
+                # tarfile keeps all members it has seen, a kilobyte each; `next` needs none of them.
+                archive.members.clear()  # type: ignore[attr-defined]
                 name = info.name.removeprefix("./")
                 _require_safe(shard, name)
                 member = _Member(number, info.offset_data, info.size)
@@ -173,7 +181,8 @@ def _scan(shard: Path, number: int) -> Iterator[tuple[_Member, str, bytes | None
                     yield member, name, None
                 elif info.isfile() and _is_sidecar(name, info.size):
                     stream = archive.extractfile(info)
-                    yield member, name, stream.read() if stream else b""
+                    limit = _MOST_TEXT if _extension(name) == "txt" else info.size
+                    yield member, name, stream.read(limit) if stream else b""
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InvalidInput(
             f"{shard} is not an uncompressed tar file or is damaged: {error}. "
@@ -194,32 +203,42 @@ def _extension(name: str) -> str:
     return PurePosixPath(name).name.partition(".")[2].lower()
 
 
+def _note(
+    key: str, extension: str, data: bytes, labels: dict[str, str], texts: dict[str, str]
+) -> None:
+    """Keep what a small file says about its sample; `.cls` counts more than `.json`."""
+    if extension == "txt":
+        found, notes = _text(data), texts
+    elif extension == "cls":
+        found, notes = _text(data), labels
+    else:
+        found, notes = labels.get(key) or _json_label(data), labels
+    if found:
+        notes[key] = found
+
+
 def _label(
-    names: Sequence[str], sidecars: Mapping[str, Mapping[str, bytes]], *, many: bool
+    names: Sequence[str], labels: Mapping[str, str], texts: Mapping[str, str], *, many: bool
 ) -> list[ImageRecord]:
     # The shard's own name leads each id; it says nothing about the class.
     inner = [name.split("/", 1)[1] for name in names] if many else list(names)
     records = [
         replace(r, id=n, path=n) for r, n in zip(records_from_paths(inner), names, strict=True)
     ]
-    files = [sidecars.get(_key(name), {}) for name in names]
-    texts = [_text(found.get("txt")) for found in files]
-    told = [text for text in texts if text]
+    keys = [_key(name) for name in names]
+    told = [texts[key] for key in keys if key in texts]
     captions = len(set(told)) > len(told) / 2
-    labels = [
-        _text(found.get("cls")) or _json_label(found.get("json")) or (None if captions else text)
-        for found, text in zip(files, texts, strict=True)
-    ]
-    return [replace(r, label=label or r.label) for r, label in zip(records, labels, strict=True)]
+    found = [labels.get(key) or (None if captions else texts.get(key)) for key in keys]
+    return [replace(r, label=label or r.label) for r, label in zip(records, found, strict=True)]
 
 
-def _text(data: bytes | None) -> str | None:
-    return (data or b"").decode("utf-8", "replace").strip() or None
+def _text(data: bytes) -> str | None:
+    return data.decode("utf-8", "replace").strip() or None
 
 
-def _json_label(data: bytes | None) -> str | None:
+def _json_label(data: bytes) -> str | None:
     try:
-        values = json.loads(data or b"{}")
+        values = json.loads(data)
     except ValueError:
         return None
     if not isinstance(values, dict):

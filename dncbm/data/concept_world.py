@@ -7,8 +7,6 @@ away. What was drawn is written down as words, so discovery and naming can be sc
 
 import csv
 import io
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from dncbm.data.world_canvas import PALETTE, Canvas, Colour, Spot, blend
 from dncbm.data.world_ground import GROUNDS, SKIES, WEATHER
 from dncbm.data.world_objects import OBJECTS
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.files import draft_of, publish
 
 CONCEPTS_FILE = "concepts.csv"
 _SPLIT_OF_TEN = (
@@ -264,19 +263,13 @@ def write_concept_world(out: Path, *, num_images: int, size: int, seed: int) -> 
     settings = f"# scenes={num_images} size={size} seed={seed}\n"
     if _already_there(out, settings):
         return
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        try:
-            rows = [_write_scene(draft, index, size, seed) for index in range(num_images)]
-            write_bytes(draft / CONCEPTS_FILE, _table(rows).encode())
-            write_bytes(draft / ".complete", settings.encode())
-            draft.chmod(0o755)
-            if out.exists():
-                out.rmdir()
-            draft.rename(out)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with writing(out), draft_of(out) as draft:
+        rows = [_write_scene(draft, index, size, seed) for index in range(num_images)]
+        write_bytes(draft / CONCEPTS_FILE, _table(rows).encode())
+        write_bytes(draft / ".complete", settings.encode())
+        if out.exists():
+            out.rmdir()  # it was empty when the work began; what came since is not ours
+        publish(draft, out)
 
 
 def _already_there(out: Path, settings: str) -> bool:

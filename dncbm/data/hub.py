@@ -17,8 +17,9 @@ from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "fine_label")
 _TORCHVISION_SPLITS = ("train", "trainval", "val", "validation", "test")
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 Part = tuple[str | None, Any]
-"""A split's name and its data set."""
+"""A split's name, as the data set calls it, and its images."""
 
 
 class DatasetSource:
@@ -33,7 +34,7 @@ class DatasetSource:
     ) -> None:
         self.records = [
             ImageRecord(id=f"{split or 'all'}/{i:07d}", path=f"{name}/{split or 'all'}/{i}",
-                        label=label, split=split)
+                        label=label, split=_usual(split))
             for (split, _), column in zip(parts, labels, strict=True)
             for i, label in enumerate(column)
         ]  # fmt: skip
@@ -68,6 +69,11 @@ class DatasetSource:
             return ""
 
 
+def _usual(split: str | None) -> str | None:
+    """`train`, `validation`, `test` or None; `trainval` is opened only in place of `train`."""
+    return "train" if split == "trainval" else normalise_split(split or "")
+
+
 def open_hugging_face(name: str) -> DatasetSource:
     """The images of a data set on the hub or of a folder that `save_to_disk` wrote.
 
@@ -86,7 +92,7 @@ def open_hugging_face(name: str) -> DatasetSource:
         ) from error
     loaded = _load_hugging_face(name)
     given = loaded.items() if isinstance(loaded, dict) else [(None, loaded)]
-    parts = [(normalise_split(str(split)) if split else None, part) for split, part in given]
+    parts = [(str(split) if split else None, part) for split, part in given]
     features = parts[0][1].features
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     if not images:
@@ -169,9 +175,13 @@ def open_torchvision(name: str) -> DatasetSource:
     if name not in known:
         raise UnknownName("torchvision data set", name, known)
     cls = getattr(torchvision.datasets, name)
-    parts = [(split, _make_torchvision(name, cls, options)) for split, options in _variants(cls)]
-    parts = [(split, part) for split, part in parts if part is not None]
-    labels = [_torchvision_labels(part) for _, part in parts]
+    parts: list[Part] = []
+    for split, options in _variants(cls):
+        # `trainval` is `train` and `val` once more.
+        if _usual(split) not in [_usual(other) for other, _ in parts]:
+            part = _make_torchvision(name, cls, options)
+            parts += [] if part is None else [(split, part)]
+    labels = [_torchvision_labels(name, part) for _, part in parts]
     return DatasetSource(name, parts, labels, _read_torchvision)
 
 
@@ -181,8 +191,7 @@ def _variants(cls: Any) -> list[tuple[str | None, dict[str, Any]]]:
     if "train" in options:
         return [("train", {"train": True}), ("test", {"train": False})]
     if "split" in options:
-        found = {"trainval": "train"}
-        return [(found.get(s) or normalise_split(s), {"split": s}) for s in _TORCHVISION_SPLITS]
+        return [(split, {"split": split}) for split in _TORCHVISION_SPLITS]
     return [(None, {})]
 
 
@@ -217,16 +226,29 @@ def _stored_or_fetched(cls: Any, options: dict[str, Any], *, fetch: bool) -> Any
         return cls(**options, download=True)
 
 
-def _torchvision_labels(part: Any) -> list[str | None]:
+def _torchvision_labels(name: str, part: Any) -> list[str | None]:
     found = (getattr(part, key, None) for key in ("targets", "_labels", "labels"))
     values = next((list(v) for v in found if v is not None), None)
     if values is None or len(values) != len(part):
         values = [part[i][1] for i in range(len(part))]
+    numbers = [_class_number(name, value) for value in values]
     classes = getattr(part, "classes", None)
-    return [classes[int(v)] if classes and int(v) < len(classes) else str(int(v)) for v in values]
+    return [classes[n] if classes and n < len(classes) else str(n) for n in numbers]
+
+
+def _class_number(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"torchvision's {name} has targets of type {type(value).__name__} ({error}), but a "
+            "classifier needs one class number per image. Store its images and give their folder, "
+            "or a manifest with a label of your choice."
+        ) from error
 
 
 def _read_torchvision(part: Any, row: int) -> bytes:
+    image = part[row][0]
     data = io.BytesIO()
-    part[row][0].save(data, format="PNG")
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(data, format="PNG")
     return data.getvalue()

@@ -1,11 +1,14 @@
 """Where images come from: one protocol, and the reader that fits a location."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from dncbm.errors import InvalidInput
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ def open_source(location: str, *, dataset: bool = False) -> ImageSource:
 
     A folder (one folder per class, optionally below train/validation/test, or flat), a CSV,
     TSV or Parquet manifest (columns path[, label][, split][, id]), a zip, a tar (WebDataset)
-    or a folder of tars; a data set `hf:NAME` (also a folder saved by the datasets library)
-    or `torchvision:CLASS`. With `dataset=True` a bare name is a Hugging Face data set.
+    or a folder of tars and no images; a data set `hf:NAME` (also a folder saved by the datasets
+    library) or `torchvision:CLASS`. With `dataset=True` a bare name is a Hugging Face data set.
 
     Raises:
         InvalidInput: nothing there, or nothing that can be read as images.
@@ -76,10 +79,16 @@ def open_source(location: str, *, dataset: bool = False) -> ImageSource:
 
 def _open_folder(path: Path) -> ImageSource:
     from dncbm.data.archives import open_tar
-    from dncbm.data.folder import open_folder
+    from dncbm.data.folder import holds_images, open_folder
 
     shards = sorted(path.glob("*.tar"))
-    return open_tar(*shards) if shards else open_folder(path)
+    if shards and not holds_images(path):
+        return open_tar(*shards)
+    if shards:
+        _log.warning(
+            "%s holds images and tar files: the images are read, %s is not.", path, shards[0].name
+        )
+    return open_folder(path)
 
 
 def _open_file(path: Path) -> ImageSource:

@@ -7,12 +7,10 @@ always hold the same records, so that a resumed run equals an uninterrupted one 
 byte. At the end the directory gets its manifest and its final name.
 """
 
-import fcntl
 import io
-import os
-import shutil
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ import torch
 from dncbm.artifacts import (
     MANIFEST,
     fingerprint,
-    load_manifest,
     read_json,
+    require_replaceable,
     seal,
     write_bytes,
     write_json,
@@ -43,11 +41,14 @@ from dncbm.encoders.artifact import (
 from dncbm.encoders.clip import Encoder
 from dncbm.encoders.decode import Decoded, decoded_batches, retry_dead_workers
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
+from dncbm.files import locked, publish, sweep
 from dncbm.training.progress import Progress, no_progress
 
 __all__ = ["EmbedConfig", "EmbeddingsArtifact", "embed", "load_embeddings"]
 
 STAGE = "embed"
+_PARTIAL = "partial"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +84,8 @@ def embed(
     """Embed every image of `source` into the artifact `out`; broken images are listed.
 
     The same call again returns the finished artifact, or goes on where a killed run ended.
-    An artifact of other settings at `out` is replaced when the new one is complete.
+    Embeddings of other settings at `out`, or damaged ones, are replaced when the new ones are
+    complete.
 
     Args:
         source: the images.
@@ -101,10 +103,11 @@ def embed(
     if len(splits) != len(source.records):
         raise InvalidInput(f"{len(splits)} splits for {len(source.records)} records; one each.")
     recipe = {"config": _recorded(encoder, splits, config), "inputs": _inputs(source, encoder)}
-    if _finished(out, recipe):
+    finished = _finished(out, recipe)
+    if finished is not None:
         progress(STAGE, len(source.records), len(source.records))
-        return load_embeddings(out)
-    work = out.parent / f".{out.name}.partial-{fingerprint(recipe)[:12]}"
+        return finished
+    work = out.parent / f".{out.name}.{_PARTIAL}-{fingerprint(recipe)[:12]}"
     with writing(out):
         (work / SHARDS).mkdir(parents=True, exist_ok=True)
     with _only_one(work), _one_core_left():
@@ -129,27 +132,45 @@ def _inputs(source: ImageSource, encoder: Encoder) -> dict[str, str]:
     return {"source": source.fingerprint, "encoder": encoder.fingerprint}
 
 
-def _finished(out: Path, recipe: dict[str, Any]) -> bool:
-    """Whether `out` is this very artifact; refuse to replace what is not an artifact."""
-    if not out.exists():
-        return False
-    if out.is_dir() and not any(out.iterdir()):
-        return False
+def _finished(out: Path, recipe: dict[str, Any]) -> EmbeddingsArtifact | None:
+    """What stands at `out`, if it is this very artifact and whole; None if it may be replaced.
+
+    Raises:
+        ArtifactError: `out` holds something that embeddings do not replace.
+    """
+    require_replaceable(out)
     if not (out / MANIFEST).is_file():
+        return None
+    _require_embeddings(out)
+    try:
+        found = load_embeddings(out)
+    except ArtifactError as error:
+        _log.warning("%s Embedding the images again.", error)
+        return None
+    same = recipe == {"config": found.manifest.config, "inputs": found.manifest.inputs}
+    return found if same else None
+
+
+def _require_embeddings(out: Path) -> None:
+    """Refuse another kind of artifact; a manifest too damaged to tell its kind passes."""
+    try:
+        manifest = read_json(out / MANIFEST)
+    except ArtifactError:
+        return
+    kind = manifest.get("kind", "embeddings") if isinstance(manifest, dict) else "embeddings"
+    if kind != "embeddings":
         raise ArtifactError(
-            f"{out} exists and is not a dncbm artifact; it will not be overwritten. "
+            f"{out} is an artifact of kind {kind!r}; embeddings will not replace it. "
             "Choose another output directory or remove it."
         )
-    manifest = load_manifest(out)
-    return recipe == {"config": manifest.config, "inputs": manifest.inputs}
 
 
 @contextmanager
 def _only_one(work: Path) -> Iterator[None]:
     """Hold the work directory's lock; the system releases it when a process is killed."""
-    with writing(work), (work / ".lock").open("w") as lock:
+    with writing(work), ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(work))
         except BlockingIOError as error:
             raise Unavailable(
                 f"Another process is embedding into {work}. Wait for it, or choose another "
@@ -315,22 +336,10 @@ def _without_pixels(item: Decoded) -> Decoded:
 def _publish(work: Path, out: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Seal the work directory and give it its final name."""
     seal(work, "embeddings", **recipe, metrics=metrics)
-    retired = out.parent / f".{out.name}.old-{os.getpid()}"
     with writing(out):
-        if out.exists():
-            os.replace(out, retired)
-        os.replace(work, out)
+        require_replaceable(out)  # again: embedding may have taken hours
+        publish(work, out)
         # Only now are the working files useless: a kill before this line loses nothing.
-        for file in (out / ".lock", *(out / SHARDS).glob(".*")):
+        for file in (*out.glob(".*"), *(out / SHARDS).glob(".*")):
             file.unlink(missing_ok=True)
-    for stale in (retired, *out.parent.glob(f".{out.name}.partial-*")):
-        _remove_unless_locked(stale)
-
-
-def _remove_unless_locked(folder: Path) -> None:
-    """Remove what an abandoned run left; one that is still at work keeps its directory."""
-    try:
-        with _only_one(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    except (OSError, Unavailable):
-        return
+        sweep(out, _PARTIAL)

@@ -16,14 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
-from dncbm.encoders.spec import EncoderSpec, fetching, parse_spec
-from dncbm.errors import InvalidInput, Unavailable, UnknownName
+from dncbm.encoders.spec import MINI, EncoderSpec, parse_spec
+from dncbm.errors import InvalidInput, UnknownName
+from dncbm.training.devices import resolve_device
 from dncbm.training.precision import native_bfloat16
 
 _log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+_BATCH = 64
+"""Images per forward pass of `embed_pil`."""
 _PROBE_TEXTS = ("a photo of a cat.", "Snow-covered mountains; 3 boats!")
 
 
@@ -72,10 +76,12 @@ class Encoder:
 
     def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Raw embeddings of RGB images, float32 on the CPU."""
-        resized = [self.preprocess.resize(image) for image in images]
-        if not resized:
-            return torch.zeros(0, self.embed_dim)
-        return self.encode_images(self.preprocess.normalise(torch.from_numpy(np.stack(resized))))
+        parts = [torch.zeros(0, self.embed_dim)]
+        for start in range(0, len(images), _BATCH):
+            resized = [self.preprocess.resize(image) for image in images[start : start + _BATCH]]
+            pixels = self.preprocess.normalise(torch.from_numpy(np.stack(resized)))
+            parts.append(self.encode_images(pixels))
+        return torch.cat(parts)
 
     def encode_texts(
         self,
@@ -149,39 +155,35 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
 
     Args:
         spec: `mini`, `ARCHITECTURE:TAG` (as open_clip lists them),
-            `ARCHITECTURE:/path/to/weights.safetensors`, `hf-hub:ORG/NAME` or
-            `local-dir:FOLDER`. An architecture alone stands for its only tag.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a GPU where there is one.
+            `ARCHITECTURE:/path/to/weights.safetensors`, `ARCHITECTURE:TAG@/path/to/weights`,
+            `ORG/NAME` (on the Hugging Face hub) or `local-dir:FOLDER`. An architecture alone
+            stands for its only tag. A weights file does not say how pixels are normalised and
+            which activation it was trained with: the tag does, and may be left out where all
+            tags of the architecture agree.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a CUDA GPU where there is one, else
+            the processor; `mps` is never chosen by itself, since its results were not checked.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp16 on a GPU, fp32 elsewhere, where
             results are repeatable bit by bit.
 
     Raises:
         UnknownName: unknown architecture, tag or precision; with the nearest names.
         InvalidInput: a missing or unfitting checkpoint, or an unusable device.
-        Unavailable: weights that must be fetched, without a network.
+        Unavailable: weights that must be fetched, without a network; a package is missing.
     """
     resolved = parse_spec(spec)
-    device = _device(device)
+    device = resolve_device(device)
     precision = _precision(precision, device)
+    recipe = _recipe(resolved)
     with fetching(resolved):
-        model = _create(resolved)
+        model = _create(resolved, recipe)
         tokenizer = _create_tokenizer(resolved)
         config = open_clip.get_model_config(resolved.model_name)
+    if recipe.get("quick_gelu"):  # as in the configurations of the `-quickgelu` architectures
+        config["quick_gelu"] = True
+    if resolved.pretrained is not None and resolved.recipe is None and spec != MINI:
+        _tell_assumed(resolved, config, preprocess_config(model))
     mark = _fingerprint(config, preprocess_config(model), model, tokenizer)
     return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise Unavailable(
-            f"The device {name!r} cannot be used here: {str(error).splitlines()[0]} "
-            "Use cpu, or auto to take a GPU where there is one."
-        ) from error
-    return name
 
 
 def _precision(name: str, device: str) -> str:
@@ -194,18 +196,40 @@ def _precision(name: str, device: str) -> str:
     return name
 
 
-def _create(spec: EncoderSpec) -> nn.Module:
+def _recipe(spec: EncoderSpec) -> dict[str, Any]:
+    """How the weights were trained, as far as a tag tells: preprocessing and activation."""
+    if spec.recipe is None:
+        return {}
+    return open_clip.get_pretrained_cfg(spec.model_name, spec.recipe)
+
+
+def _create(spec: EncoderSpec, recipe: dict[str, Any]) -> nn.Module:
     """The model in float32 on the CPU, with its weights: never with random ones."""
-    # A tag says how it was trained; with the other activation its weights are worthless.
-    tag = open_clip.get_pretrained_cfg(spec.model_name, spec.pretrained) if spec.is_tag else {}
+    # With other pixels or another activation than they were trained with, weights are worthless.
     return open_clip.create_model(
         spec.model_name,
         pretrained=spec.pretrained,
         precision="fp32",
-        force_quick_gelu=bool(tag.get("quick_gelu", False)),
+        force_quick_gelu=bool(recipe.get("quick_gelu", False)),
+        force_preprocess_cfg=recipe,
         require_pretrained=True,
         weights_only=True,
     )
+
+
+def _tell_assumed(spec: EncoderSpec, config: dict[str, Any], preprocess: dict[str, Any]) -> None:
+    tags = open_clip.list_pretrained_tags_by_model(spec.model_name)
+    remedy = (
+        f"name a tag that was trained as they were: {spec.model_name}:{tags[0]}@{spec.pretrained}"
+        if tags
+        else "put them into a folder with an open_clip_config.json and give local-dir:FOLDER"
+    )
+    _log.warning(
+        "How the weights %s were trained is not known. Assumed are mean %s, std %s, %s "
+        "interpolation, resize mode %s and the activation %s. If that is wrong, %s.",
+        spec.pretrained, preprocess["mean"], preprocess["std"], preprocess["interpolation"],
+        preprocess["resize_mode"], "QuickGELU" if config.get("quick_gelu") else "GELU", remedy,
+    )  # fmt: skip
 
 
 def _create_tokenizer(spec: EncoderSpec) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,11 @@ def _loader(images: _Images, batches: Sequence[range], num_workers: int) -> Data
         num_workers=num_workers,
         collate_fn=list,
         generator=torch.Generator(),  # leaves the global one alone
-        multiprocessing_context="fork" if num_workers else None,
+        multiprocessing_context=_start_method() if num_workers else None,
         prefetch_factor=2 if num_workers else None,
     )
+
+
+def _start_method() -> str:
+    """Forked workers start at once and share the records; only on Linux is forking safe."""
+    return "fork" if sys.platform == "linux" else "spawn"

@@ -1,22 +1,22 @@
 """Which encoder a text such as `ViT-B-32:openai` means, and whether it can be had."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
 
-from dncbm.data.network import hub_cache_only, hub_reachable
+from dncbm.encoders.hub_ids import OPEN_CLIP_NAMES
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parent / "mini"
 _SCHEMES = ("hf-hub", "local-dir")
+_PATH_SIGNS = frozenset("/\\.")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HELP = (
     "An encoder is `mini`, ARCHITECTURE:TAG, ARCHITECTURE:/path/to/weights.safetensors, "
-    "hf-hub:ORG/NAME or local-dir:FOLDER."
+    "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub or local-dir:FOLDER."
 )
 
 
@@ -30,6 +30,8 @@ class EncoderSpec:
     """Architecture, or a name with a scheme (`hf-hub:...`, `local-dir:...`)."""
     pretrained: str | None
     """Tag or checkpoint file; None where the scheme brings the weights."""
+    recipe: str | None = None
+    """The tag whose preprocessing and activation apply; None where no tag tells."""
     tokenizer_merges: Path | None = None
     """A byte-pair file of its own."""
 
@@ -63,8 +65,11 @@ def parse_spec(text: str) -> EncoderSpec:
     model_name = scheme.replace("/", "-")
     known = open_clip.list_models()
     if model_name not in known:
+        if _HUB_ID.fullmatch(text):
+            return _on_hub(text, text)
         raise UnknownName("encoder", text, _candidates(known, with_tags=bool(rest)), _HELP)
-    return EncoderSpec(text, model_name, _weights(text, model_name, rest))
+    pretrained, recipe = _weights(text, model_name, rest)
+    return EncoderSpec(text, model_name, pretrained, recipe)
 
 
 def _candidates(models: list[str], *, with_tags: bool) -> list[str]:
@@ -84,11 +89,13 @@ def _mini() -> EncoderSpec:
     name = configs[0].stem
     if name not in open_clip.list_models():
         open_clip.add_model_config(configs[0])
-    return EncoderSpec(MINI, name, str(weights), merges[0])
+    return EncoderSpec(MINI, name, str(weights), tokenizer_merges=merges[0])
 
 
 def _with_scheme(text: str, scheme: str, rest: str) -> EncoderSpec:
-    if scheme == "local-dir" and not (Path(rest) / "open_clip_config.json").is_file():
+    if scheme == "hf-hub":
+        return _on_hub(text, rest)
+    if not (Path(rest) / "open_clip_config.json").is_file():
         raise InvalidInput(
             f"{rest} has no open_clip_config.json. local-dir: needs a folder with that file and "
             "the weights, as open_clip and the hub store it."
@@ -96,18 +103,50 @@ def _with_scheme(text: str, scheme: str, rest: str) -> EncoderSpec:
     return EncoderSpec(text, text, None)
 
 
-def _weights(text: str, model_name: str, wanted: str) -> str:
-    """The tag or checkpoint file for an architecture."""
+def _on_hub(text: str, name: str) -> EncoderSpec:
+    """A model of the hub, by the name that open_clip has for it where there is one."""
+    if name.lower() in OPEN_CLIP_NAMES:
+        model_name, tag = OPEN_CLIP_NAMES[name.lower()]
+        return EncoderSpec(text, model_name, tag, tag)
+    return EncoderSpec(text, f"hf-hub:{name}", None)
+
+
+def _weights(text: str, model_name: str, wanted: str) -> tuple[str, str | None]:
+    """The tag or checkpoint file for an architecture, and the tag that tells its recipe."""
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if not wanted:
         if len(tags) == 1:
-            return tags[0]
+            return tags[0], tags[0]
         raise InvalidInput(_which_weights(model_name, tags))
-    if open_clip.is_pretrained_cfg(model_name, wanted) or Path(wanted).is_file():
-        return wanted
-    if "/" in wanted or "\\" in wanted or "." in wanted:
+    if open_clip.is_pretrained_cfg(model_name, wanted):
+        return wanted, wanted
+    if Path(wanted).is_file():
+        return wanted, _common_recipe(model_name, tags)
+    tag, at, file = wanted.partition("@")
+    if at and not _PATH_SIGNS.intersection(tag):
+        if not open_clip.is_pretrained_cfg(model_name, tag):
+            raise UnknownName(f"pretrained tag of {model_name}", tag, tags, _HELP)
+        if Path(file).is_file():
+            return file, tag
+        wanted = file
+    if at or _PATH_SIGNS.intersection(wanted):
         raise InvalidInput(f"The checkpoint {wanted} of encoder {text!r} does not exist.")
     raise UnknownName(f"pretrained tag of {model_name}", wanted, tags, _HELP)
+
+
+def _common_recipe(model_name: str, tags: list[str]) -> str | None:
+    """A tag, if all tags of an architecture mean the same preprocessing and activation."""
+    sources = ("url", "hf_hub")
+    recipes = [
+        {"quick_gelu": False}
+        | {
+            k: v
+            for k, v in open_clip.get_pretrained_cfg(model_name, tag).items()
+            if k not in sources
+        }
+        for tag in tags
+    ]
+    return tags[0] if tags and all(recipe == recipes[0] for recipe in recipes) else None
 
 
 def _which_weights(model_name: str, tags: list[str]) -> str:
@@ -118,56 +157,3 @@ def _which_weights(model_name: str, tags: list[str]) -> str:
         )
     shown = ", ".join(f"{model_name}:{tag}" for tag in tags[:12])
     return f"{model_name} has {len(tags)} sets of weights. Choose one: {shown}."
-
-
-@contextmanager
-def fetching(spec: EncoderSpec) -> Iterator[None]:
-    """Run open_clip's loading: quiet, from the local cache where there is no network.
-
-    Raises:
-        Unavailable: the weights are not stored here and there is no network.
-        InvalidInput: the weights cannot be read or do not fit the architecture.
-    """
-    needs_hub = spec.is_tag or spec.model_name.startswith("hf-hub:")
-    offline = needs_hub and not hub_reachable()
-    try:
-        with _quiet(), hub_cache_only(offline):
-            yield
-    except Exception as error:
-        if offline:
-            raise Unavailable(
-                f"The encoder {spec.text!r} is not stored on this machine and there is no network "
-                "to fetch it. Connect once, give weights that you have "
-                f"({spec.architecture}:/path/to/weights.safetensors or "
-                "local-dir:FOLDER), or use the bundled encoder `mini`."
-            ) from error
-        reason = str(error).strip().splitlines()[:1]
-        raise InvalidInput(
-            f"The encoder {spec.text!r} cannot be loaded: {' '.join(reason)[:300]}. Check that "
-            "the weights are complete and belong to this architecture."
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip's and the hub's messages from users; failures are raised anyway."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    levels = [logger.level for logger in loggers]
-    # open_clip logs to the root logger, which is not ours to configure: a filter is undone.
-    handlers = list(logging.getLogger().handlers)
-    root = logging.getLogger()
-    root.addFilter(_from_open_clip)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        root.removeFilter(_from_open_clip)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        for handler in set(root.handlers) - set(handlers):
-            root.removeHandler(handler)
-
-
-def _from_open_clip(record: logging.LogRecord) -> bool:
-    return "open_clip" not in record.pathname

@@ -6,7 +6,6 @@ killed at any moment leaves either the previous checkpoint or the new one.
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dncbm.errors import InvalidInput
+from dncbm.files import hidden, sync
 
 JSON = Any
 """What ``json.dumps`` takes: None, bool, int, float, str, and lists and dicts of these."""
@@ -33,15 +33,17 @@ def save_checkpoint(
     target.parent.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share memory; a clone also detaches and packs views.
     packed = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+    temporary = hidden(target, "part")
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         save_file(packed, temporary, metadata={_STATE_KEY: json.dumps(dict(state))})
-        _sync(Path(temporary))
+        temporary.chmod(mode)  # safetensors leaves a file that its owner alone can read
+        sync(temporary)
         os.replace(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(
@@ -118,12 +120,3 @@ def restore_optimizer(
         ) from error
     for group, choices in zip(optimizer.param_groups, own, strict=True):
         group.update(choices)
-
-
-def _sync(path: Path) -> None:
-    """Flush ``path`` (a file, or a folder's list of names) to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,7 +18,13 @@ def native_bfloat16(device: torch.device | str) -> bool:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu":
         return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return _cpu_says("_is_avx512_bf16_supported") or _cpu_says("_is_amx_tile_supported")
+
+
+def _cpu_says(name: str) -> bool:
+    """The answer of a private function of torch, which may be gone in another version: then no."""
+    ask = getattr(torch.cpu, name, None)
+    return ask is not None and bool(ask())
 
 
 def bfloat16_products(device: torch.device | str) -> torch.autocast:

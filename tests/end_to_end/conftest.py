@@ -1,5 +1,6 @@
 """A small concept world, and the `dncbm` command as a user runs it."""
 
+import atexit
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from pipelines.cli import app
 from pipelines.console import run_guarded
 
 # words enough for the concept world; the bundled list would take most of the tests' time
-WORDS = Path(tempfile.gettempdir()) / f"dncbm-test-words-{os.getuid()}.txt"
+_SCRATCH = tempfile.TemporaryDirectory(prefix="dncbm-test-")
+atexit.register(_SCRATCH.cleanup)
+WORDS = Path(_SCRATCH.name) / "words.txt"
 WORDS.write_text("\n".join((*CONCEPTS, *CLASSES)))
 
 SMALL = [

@@ -9,10 +9,14 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
+from dncbm.naming.dictionary import load_dictionary
 from tests.end_to_end.conftest import command, environment
+
+SECONDS = 120  # only so that a service that hangs ends the test
 
 
 def free_port() -> int:
@@ -30,17 +34,25 @@ def address(finished) -> Iterator[str]:
     )
     base = f"http://127.0.0.1:{port}"
     try:
-        while True:
-            assert process.poll() is None, "the service ended before it was ready"
-            try:
-                urllib.request.urlopen(f"{base}/readyz").close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_until_ready(process, base)
         yield base
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        try:
+            process.wait(SECONDS)
+        finally:
+            process.kill()
+
+
+def wait_until_ready(process: subprocess.Popen, base: str) -> None:
+    for _ in range(10 * SECONDS):
+        assert process.poll() is None, "the service ended before it was ready"
+        try:
+            urllib.request.urlopen(f"{base}/readyz", timeout=SECONDS).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("the service never became ready")
 
 
 def post_photo(url: str, photo: Path) -> dict:
@@ -53,7 +65,7 @@ def post_photo(url: str, photo: Path) -> dict:
     request = urllib.request.Request(
         url, body, {"Content-Type": f"multipart/form-data; boundary={mark}"}
     )
-    with urllib.request.urlopen(request) as answer:
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
         return json.load(answer)
 
 
@@ -72,6 +84,17 @@ def test_a_posted_photo_is_answered_with_a_sum_of_named_concepts(
     assert same["logit"] == pytest.approx(prediction["logit"], abs=1e-6)
 
 
+def test_a_text_finds_the_concepts_that_bear_it(address: str, finished) -> None:
+    out, _ = finished
+    named = [name for name in load_dictionary(out / "dictionary").names if name.status == "named"]
+    for name in named[:3]:
+        url = f"{address}/v1/dictionaries/world/search?" + urlencode({"text": name.name})
+        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+            matches = json.load(answer)["matches"]
+        scores = {match["concept"]: match["score"] for match in matches}
+        assert scores[name.concept] == pytest.approx(name.score, abs=1e-4)
+
+
 def test_the_report_is_served(address: str) -> None:
-    with urllib.request.urlopen(f"{address}/report/world") as answer:
+    with urllib.request.urlopen(f"{address}/report/world", timeout=SECONDS) as answer:
         assert b"Concept bottleneck for world" in answer.read()

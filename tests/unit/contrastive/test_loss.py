@@ -89,6 +89,13 @@ def test_cross_entropy_of_no_rows_is_zero() -> None:
     assert empty.item() == 0.0
 
 
+def test_cross_entropy_of_no_rows_stays_where_the_logits_are() -> None:
+    """A zero on the processor does not stack with losses on a GPU."""
+    logits = torch.zeros(0, 4, device="meta", dtype=torch.float16, requires_grad=True)
+    empty = loss.smoothed_cross_entropy(logits, torch.zeros(0, dtype=torch.long, device="meta"))
+    assert (empty.device.type, empty.dtype, empty.requires_grad) == ("meta", torch.float16, True)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_must_be_positive(temperature: float) -> None:
     """Both distillation losses name the rule."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dncbm.contrastive.train import LoopConfig, Trainer
-from dncbm.errors import InvalidInput
-from dncbm.training import seeding
+from dncbm.errors import ArtifactMismatch, InvalidInput
+from dncbm.training import checkpoints, seeding
 
 
 class _Stop(Exception):
@@ -50,6 +50,40 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     for name, tensor in whole.module.state_dict().items():
         assert torch.equal(tensor, second.module.state_dict()[name]), name
         assert torch.equal(whole.average[name], second.average[name]), name
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path: Path) -> None:
+    """The number of steps is the one thing that is changed on purpose."""
+    short = _trainer(tmp_path)
+    short.fit(_losses(short))
+    longer = _trainer(tmp_path, steps=20)
+    assert longer.resume()
+    assert longer.step == 12
+
+
+def test_a_checkpoint_of_another_seed_or_module_is_refused(tmp_path: Path) -> None:
+    """Resuming would mix two runs; the message names file and difference."""
+    first = _trainer(tmp_path)
+    first.fit(_losses(first))
+    with pytest.raises(ArtifactMismatch, match=r"run\.safetensors .* seed 0, this one has seed 1"):
+        _trainer(tmp_path, seed=1).resume()
+    for module, message in (
+        (nn.Sequential(nn.Linear(4, 9)), r"its 0\.bias has shape \(8,\), this module's \(9,\)"),
+        (nn.Sequential(nn.Linear(4, 8)), r"its 1\.bias has shape \(8,\), this module's None"),
+    ):
+        with pytest.raises(ArtifactMismatch, match=message):
+            Trainer(module, LoopConfig(steps=2), first.checkpoint).resume()
+
+
+def test_a_checkpoint_that_names_no_seed_is_resumed(tmp_path: Path) -> None:
+    """Earlier ones did not write it down."""
+    first = _trainer(tmp_path)
+    first.fit(_losses(first))
+    saved = checkpoints.load_checkpoint(first.checkpoint)
+    assert saved is not None
+    del saved[1]["seed"]
+    checkpoints.save_checkpoint(first.checkpoint, *saved)
+    assert _trainer(tmp_path, seed=1).resume()
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dncbm import artifacts
 from dncbm.artifacts import create_artifact, load_manifest, require_input, seal, verify_files
@@ -49,6 +51,24 @@ def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
     path = make(tmp_path / "a")
     make(path, text="new")
     assert (path / "data.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_artifact_that_cannot_be_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "a")
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target == path and (Path(source) / "data.txt").read_text() == "new":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        make(path, text="new")
+    assert (load_manifest(path).metrics, (path / "data.txt").read_text()) == ({"loss": 0.5}, "data")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -99,7 +119,7 @@ def test_a_manifest_cannot_name_files_outside_its_directory(tmp_path: Path) -> N
     path.mkdir()
     manifest = artifacts.Manifest(
         kind="sae",
-        format_version=1,
+        format_version=artifacts.FORMAT_VERSION,
         dncbm_version="0",
         config={},
         inputs={},
@@ -147,6 +167,75 @@ def test_refusals_of_the_operating_system_are_clear(
 def test_other_failures_pass_through_unchanged(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="elsewhere"), artifacts.writing(tmp_path):
         raise OSError(errno.EIO, "elsewhere")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with create_artifact(tmp_path / "a", "sae", config={}, inputs={}) as draft:
+            save_file({"w": torch.zeros(2)}, draft.path / "w.safetensors")  # writes with 0600
+            (draft.path / "deep").mkdir(mode=0o700)
+            artifacts.write_bytes(draft.path / "deep" / "notes.txt", b"x")
+        artifacts.write_bytes(tmp_path / "alone.json", b"{}")
+    finally:
+        os.umask(before)
+    files = [tmp_path / "alone.json", *(f for f in (tmp_path / "a").rglob("*") if f.is_file())]
+    assert len(files) == 4
+    assert {file.stat().st_mode & 0o777 for file in files} == {mode}
+    assert (tmp_path / "a" / "deep").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "a")
+    manifest = load_manifest(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ArtifactError, match=r"data\.txt cannot be read: Permission denied"):
+        verify_files(path, manifest)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read: Permission denied"):
+        load_manifest(path)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ArtifactError, match="a cannot be read: Permission denied. Its owner"):
+        load_manifest(path)
+
+
+def test_what_came_while_the_artifact_was_made_is_not_overwritten(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ArtifactError, match="will not be overwritten"),
+        create_artifact(tmp_path / "a", "sae", config={}, inputs={}),
+    ):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "thesis.txt").write_text("x")
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "thesis.txt"]
+
+
+def test_an_artifact_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        events.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        events.append(f"named {target}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    path = make(tmp_path / "a")
+    before, after = events[: events.index(f"named {path}")], events[events.index(f"named {path}") :]
+    assert any(name.endswith("/data.txt") for name in before)
+    assert str(tmp_path) in after
 
 
 def test_sealing_in_place_skips_working_files(tmp_path: Path) -> None:

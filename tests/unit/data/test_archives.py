@@ -11,7 +11,7 @@ import pytest
 
 from dncbm.data.sources import open_source
 from dncbm.errors import InvalidInput
-from tests.unit.data.pictures import encode, noise
+from tests.unit.data.pictures import encode, noise, write_folder
 
 
 def _zip(path: Path, entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> str:
@@ -86,6 +86,16 @@ def test_a_damaged_zip_entry_is_told_when_read(tmp_path: Path) -> None:
         source.read(0)
 
 
+def test_a_damaged_lzma_entry_is_told_when_read(tmp_path: Path) -> None:
+    path = Path(_zip(tmp_path / "a.zip", {"a.png": bytes(5000)}, zipfile.ZIP_LZMA))
+    data = bytearray(path.read_bytes())
+    start = data.find(b"a.png") + len("a.png")
+    data[start + 4 : start + 9] = b"\xff" * 5  # the filter's properties
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match=r"entry a\.png .* is damaged"):
+        open_source(str(path)).read(0)
+
+
 def test_a_huge_zip_entry_is_cut_not_unpacked(tmp_path: Path) -> None:
     path = _zip(tmp_path / "a.zip", {"a.png": bytes(30 << 20)}, zipfile.ZIP_DEFLATED)
     assert len(open_source(path).read(0)) == (20 << 20) + 1
@@ -101,6 +111,33 @@ def test_webdataset_labels_come_from_cls_and_json(tmp_path: Path) -> None:
     source = open_source(_tar(tmp_path / "a.tar", entries))
     assert [r.label for r in source.records] == ["cat", "7", None]
     assert [source.read(i) for i in range(3)] == [entries[f"00{i}.png"] for i in range(3)]
+
+
+@pytest.mark.parametrize("order", [("0.json", "0.cls"), ("0.cls", "0.json")])
+def test_cls_counts_more_than_json(tmp_path: Path, order: tuple[str, str]) -> None:
+    said = {"0.cls": b"cat", "0.json": b'{"label": "dog"}'}
+    entries = {name: said[name] for name in order} | _pictures("0.png") | {"0.txt": b"fox"}
+    assert [r.label for r in open_source(_tar(tmp_path / "a.tar", entries)).records] == ["cat"]
+
+
+def test_scanning_a_tar_keeps_neither_members_nor_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    original = tarfile.TarFile.next
+
+    def noted(self: tarfile.TarFile) -> tarfile.TarInfo | None:
+        kept.append(len(self.members))
+        return original(self)
+
+    names = [f"{i}.png" for i in range(30)]
+    texts = {f"{i}.txt": b"x" * 10_000 for i in range(30)}
+    path = _tar(tmp_path / "a.tar", _pictures(*names) | texts)
+    monkeypatch.setattr(tarfile.TarFile, "next", noted)
+    source = open_source(path)
+    assert len(kept) > 60
+    assert max(kept) == 1
+    assert {len(r.label or "") for r in source.records} == {256}
 
 
 def test_texts_are_labels_only_where_they_repeat(tmp_path: Path) -> None:
@@ -126,6 +163,16 @@ def test_tar_folders_mean_classes_and_a_folder_of_tars_is_one_source(tmp_path: P
         ("train", "cat"), ("train", "dog"), ("train", "cat"),
     ]  # fmt: skip
     assert source.read(2) == second["train/cat/a.png"]
+
+
+def test_a_stray_tar_does_not_hide_the_images_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path, {"cat": 2, "dog": 1})
+    _tar(tmp_path / "backup.tar", _pictures("x.png"))
+    source = open_source(str(tmp_path))
+    assert [r.label for r in source.records] == ["cat", "cat", "dog"]
+    assert "the images are read, backup.tar is not" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2"])

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -38,6 +39,15 @@ def test_a_saved_data_set_with_splits_and_classes(tmp_path: Path) -> None:
     ]  # fmt: skip
     copy = pickle.loads(pickle.dumps(source))
     assert source.read(5) == copy.read(5) == encode(noise(1))
+
+
+def test_splits_of_one_meaning_and_of_none_keep_ids_apart(tmp_path: Path) -> None:
+    names = ["validation", "valid", "unlabeled", "extra"]
+    saved = datasets.DatasetDict({name: _table(1, labels=True) for name in names})
+    saved.save_to_disk(str(tmp_path / "d"))
+    records = open_source(f"hf:{tmp_path / 'd'}").records
+    assert [r.split for r in records] == ["validation", "validation", None, None]
+    assert [r.id for r in records] == [f"{name}/0000000" for name in names]
 
 
 def test_a_data_set_without_labels_opens_by_its_bare_name_too(tmp_path: Path) -> None:
@@ -78,6 +88,68 @@ def test_torchvision_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert len(source.records) == 6
     assert {r.label for r in source.records} <= {"0", "1", "2"}
     assert np.asarray(decode_image(source.read(0))).shape == (8, 8, 3)
+
+
+class _Pets(list):
+    """A torchvision data set of pictures and targets, as `split` and `target` ask for them."""
+
+    opened: ClassVar[list[str]] = []
+    splits: ClassVar[tuple[str, ...]] = ()
+    target: ClassVar[object] = 0
+    mode: ClassVar[str] = "RGB"
+
+    def __init__(self, root: str, split: str = "train") -> None:
+        if split not in self.splits:
+            raise ValueError(f"unknown split {split}")
+        self.opened.append(split)
+        super().__init__([(noise(len(self.opened)).convert(self.mode), self.target)])
+
+
+@pytest.fixture
+def pets(monkeypatch: pytest.MonkeyPatch) -> type[_Pets]:
+    monkeypatch.setattr("torchvision.datasets.OxfordIIITPet", _Pets)
+    monkeypatch.setattr(_Pets, "opened", [])
+    monkeypatch.setattr(_Pets, "splits", ("train", "val", "trainval", "test"))
+    return _Pets
+
+
+@pytest.mark.parametrize(
+    ("offered", "opened", "named"),
+    [
+        (("train", "trainval", "val", "test"), ["train", "val", "test"],
+         ["train", "validation", "test"]),
+        (("trainval", "test"), ["trainval", "test"], ["train", "test"]),
+    ],
+)  # fmt: skip
+def test_trainval_is_opened_only_in_place_of_train(
+    pets: type[_Pets],
+    monkeypatch: pytest.MonkeyPatch,
+    offered: tuple[str, ...],
+    opened: list[str],
+    named: list[str],
+) -> None:
+    monkeypatch.setattr(pets, "splits", offered)
+    source = open_source("torchvision:OxfordIIITPet")
+    assert pets.opened == opened
+    assert [r.split for r in source.records] == named
+    assert [r.id for r in source.records] == [f"{split}/0000000" for split in opened]
+
+
+@pytest.mark.parametrize("target", [np.zeros(40), {"annotation": {}}, noise(1)])
+def test_targets_that_are_no_class_numbers_are_refused(
+    pets: type[_Pets], monkeypatch: pytest.MonkeyPatch, target: object
+) -> None:
+    monkeypatch.setattr(pets, "target", target)
+    with pytest.raises(InvalidInput, match="OxfordIIITPet has targets of type .* one class number"):
+        open_source("torchvision:OxfordIIITPet")
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "L"])
+def test_pictures_that_png_does_not_know_are_converted(
+    pets: type[_Pets], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(pets, "mode", mode)
+    assert decode_image(open_source("torchvision:OxfordIIITPet").read(0)).mode == "RGB"
 
 
 def test_an_unknown_torchvision_name_gets_its_neighbours() -> None:

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dncbm.data import folder
 from dncbm.data.sources import ImageRecord, ImageSource, open_source
+from dncbm.data.splits import assign_splits
 from dncbm.errors import InvalidInput
 from tests.unit.data.pictures import encode, noise, write_folder
 
@@ -31,6 +33,28 @@ def test_splits_and_wrapping_folders_are_recognised(tmp_path: Path) -> None:
     assert [(r.split, r.label) for r in records] == [
         ("test", "dog"), ("train", "cat"), ("validation", "cat"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", ["", "photos"])
+def test_a_picture_beside_the_splits_does_not_turn_them_into_classes(
+    tmp_path: Path, wrapper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path / wrapper, {"": 1, "train/cat": 1, "test/cat": 1})
+    records = open_source(str(tmp_path)).records
+    assert [(r.split, r.label) for r in records] == [
+        ("train", None), ("test", "cat"), ("train", "cat"),
+    ]  # fmt: skip
+    first = Path(wrapper, "000.png")
+    assert f"1 of 3 pictures lie beside the folders and have no label, the first is {first}" in (
+        caplog.text
+    )
+    splits = assign_splits([r.label for r in records], [r.split for r in records], seed=0)
+    assert splits == [r.split for r in records]
+
+
+def test_a_picture_beside_the_classes_has_none(tmp_path: Path) -> None:
+    records = open_source(str(write_folder(tmp_path, {"": 1, "cat": 1, "dog/dev": 1}))).records
+    assert [(r.split, r.label) for r in records] == [(None, None), (None, "cat"), (None, "dog")]
 
 
 def test_a_flat_folder_has_no_labels_and_one_class_keeps_its_name(tmp_path: Path) -> None:
@@ -61,6 +85,25 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
     assert a.fingerprint == b.fingerprint
     (tmp_path / "b" / "cat" / "000.png").write_bytes(encode(noise(99)))
     assert open_source(str(tmp_path / "b")).fingerprint != a.fingerprint
+
+
+def test_fingerprint_of_many_files_reads_few_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path, {"cat": 30})
+    opened: list[str] = []
+    original = Path.open
+
+    def noted(self: Path, *args: str, **options: str):  # type: ignore[no-untyped-def]
+        opened.append(self.name)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(folder, "_MOST_HEADS", 7)
+    monkeypatch.setattr(Path, "open", noted)
+    before = open_source(str(root)).fingerprint
+    assert opened == [f"{i:03d}.png" for i in range(0, 30, 5)]
+    (root / "cat" / "003.png").write_bytes(b"of another size")
+    assert open_source(str(root)).fingerprint != before
 
 
 def test_sources_can_be_sent_to_workers(tmp_path: Path) -> None:

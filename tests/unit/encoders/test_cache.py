@@ -1,13 +1,7 @@
-"""Embedding survives broken images, dying workers, full disks and kill -9."""
+"""Embeddings of a source: every good image has its row, broken and odd ones are told."""
 
-import errno
 import json
-import multiprocessing
-import os
-import signal
-import time
-from collections import Counter
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,65 +9,28 @@ import numpy as np
 import pytest
 import torch
 
-from dncbm import artifacts
-from dncbm.artifacts import load_manifest, verify_files
+from dncbm.artifacts import create_artifact, load_manifest, verify_files
 from dncbm.data.images import decode_image
-from dncbm.data.sources import ImageRecord, open_source
-from dncbm.encoders import cache
-from dncbm.encoders.cache import EmbedConfig, EmbeddingsArtifact, embed, load_embeddings
+from dncbm.data.sources import open_source
+from dncbm.encoders.cache import EmbedConfig, embed, load_embeddings
 from dncbm.encoders.clip import Encoder
-from dncbm.encoders.decode import retry_dead_workers
-from dncbm.errors import ArtifactError, InvalidInput, Unavailable
+from dncbm.errors import ArtifactError, InvalidInput
 from tests.unit.data.pictures import encode, noise, write_folder
+from tests.unit.encoders.memory import (
+    CONFIG,
+    Pictures,
+    embed_pictures,
+    file_bytes,
+    is_clean,
+    splits,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-CONFIG = EmbedConfig(batch_size=3, num_workers=0, shard_rows=7)
-
-
-class Pictures:
-    """Twenty noise pictures in memory; 4 and 11 are broken; `before` runs at each read."""
-
-    def __init__(
-        self, count: int = 20, broken: tuple[int, ...] = (4, 11), before: Callable[[int], None] = id
-    ) -> None:
-        self.records = [ImageRecord(f"i{i}", f"p/{i}.png", f"c{i % 2}", None) for i in range(count)]
-        self.fingerprint = f"noise-{count}-{broken}"
-        self.broken = broken
-        self.before = before
-        self.reads: Counter[int] = Counter()
-
-    def read(self, index: int) -> bytes:
-        self.before(index)
-        self.reads[index] += 1
-        if index in self.broken:
-            return b"not a picture"
-        return encode(noise(index, 20 + index, 24))
-
-
-def _splits(count: int = 20) -> list[str]:
-    return ["test" if i % 5 == 0 else "train" for i in range(count)]
-
-
-def _embed(
-    source: Pictures, encoder: Encoder, out: Path, config: EmbedConfig = CONFIG
-) -> EmbeddingsArtifact:
-    return embed(source, encoder, out, splits=_splits(len(source.records)), config=config)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    """All files but the manifest, whose time of creation differs."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.name != "manifest.json"}
-
-
-def _clean(folder: Path) -> bool:
-    return [entry.name for entry in folder.iterdir()] == ["out"]
 
 
 def test_every_good_image_has_its_row(encoder: Encoder, tmp_path: Path) -> None:
     source = Pictures()
-    found = _embed(source, encoder, tmp_path / "out")
+    found = embed_pictures(source, encoder, tmp_path / "out")
     good = [i for i in range(20) if i not in source.broken]
     expected = encoder.embed_pil([decode_image(source.read(i)) for i in good]).numpy()
     assert len(found) == 18
@@ -82,11 +39,11 @@ def test_every_good_image_has_its_row(encoder: Encoder, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.load(), expected, atol=1e-5)
     assert found.labels() == [f"c{i % 2}" for i in good]
     verify_files(found.path, found.manifest)
-    assert _clean(tmp_path)
+    assert is_clean(tmp_path)
 
 
 def test_items_say_what_became_of_each_record(encoder: Encoder, tmp_path: Path) -> None:
-    items = _embed(Pictures(), encoder, tmp_path / "out").items.to_pylist()
+    items = embed_pictures(Pictures(), encoder, tmp_path / "out").items.to_pylist()
     assert [item["id"] for item in items] == [f"i{i}" for i in range(20)]
     assert [item["row"] for item in items][3:6] == [3, -1, 4]
     assert (items[4]["width"], items[4]["height"]) == (None, None)
@@ -96,7 +53,7 @@ def test_items_say_what_became_of_each_record(encoder: Encoder, tmp_path: Path) 
 
 
 def test_rows_by_split_and_in_any_order(encoder: Encoder, tmp_path: Path) -> None:
-    found = _embed(Pictures(), encoder, tmp_path / "out")
+    found = embed_pictures(Pictures(), encoder, tmp_path / "out")
     test = [i for i in range(0, 20, 5)]
     shift = [i - sum(b < i for b in (4, 11)) for i in test]
     assert found.rows("test").tolist() == shift
@@ -114,11 +71,11 @@ def test_rows_by_split_and_in_any_order(encoder: Encoder, tmp_path: Path) -> Non
 
 
 def test_workers_change_nothing(encoder: Encoder, tmp_path: Path) -> None:
-    alone = _embed(Pictures(), encoder, tmp_path / "a")
+    alone = embed_pictures(Pictures(), encoder, tmp_path / "a")
     state = torch.random.get_rng_state()
     many = EmbedConfig(batch_size=3, num_workers=2, shard_rows=7)
-    helped = _embed(Pictures(), encoder, tmp_path / "b", many)
-    assert _bytes(alone.path) == _bytes(helped.path)
+    helped = embed_pictures(Pictures(), encoder, tmp_path / "b", many)
+    assert file_bytes(alone.path) == file_bytes(helped.path)
     assert alone.manifest.fingerprint == helped.manifest.fingerprint
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -131,7 +88,7 @@ def test_progress_counts_records_and_ends_at_the_total(encoder: Encoder, tmp_pat
             Pictures(),
             encoder,
             tmp_path / "out",
-            splits=_splits(),
+            splits=splits(),
             config=CONFIG,
             progress=listener,
         )
@@ -143,141 +100,13 @@ def test_progress_counts_records_and_ends_at_the_total(encoder: Encoder, tmp_pat
 def test_a_finished_artifact_is_returned_and_another_recipe_replaces_it(
     encoder: Encoder, tmp_path: Path
 ) -> None:
-    first = _embed(Pictures(), encoder, tmp_path / "out")
+    first = embed_pictures(Pictures(), encoder, tmp_path / "out")
     again = Pictures()
-    assert _embed(again, encoder, tmp_path / "out").manifest == first.manifest
+    assert embed_pictures(again, encoder, tmp_path / "out").manifest == first.manifest
     assert not again.reads
-    other = _embed(Pictures(12), encoder, tmp_path / "out")
+    other = embed_pictures(Pictures(12), encoder, tmp_path / "out")
     assert other.items.num_rows == 12
-    assert _clean(tmp_path)
-
-
-def _stop_at(index: int) -> Callable[[int], None]:
-    def before(read: int) -> None:
-        if read == index:
-            raise KeyboardInterrupt
-
-    return before
-
-
-def test_a_resumed_run_reads_no_finished_shard_and_equals_an_uninterrupted_one(
-    encoder: Encoder, tmp_path: Path
-) -> None:
-    whole = _embed(Pictures(), encoder, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        _embed(Pictures(before=_stop_at(16)), encoder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    rest = Pictures()
-    resumed = _embed(rest, encoder, tmp_path / "out")
-    assert sorted(rest.reads) == list(range(14, 20))
-    assert _bytes(resumed.path) == _bytes(whole.path)
-    assert resumed.manifest.fingerprint == whole.manifest.fingerprint
-
-
-def test_another_recipe_never_mixes_with_an_unfinished_one(
-    encoder: Encoder, tmp_path: Path
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        _embed(Pictures(before=_stop_at(16)), encoder, tmp_path / "out")
-    other = Pictures(broken=())
-    found = _embed(other, encoder, tmp_path / "out")
-    assert sorted(other.reads) == list(range(20))
-    assert len(found) == 20
-    assert _clean(tmp_path)
-
-
-def _embed_until_killed(encoder: Encoder, out: Path, mark: Path) -> None:
-    torch.set_num_threads(1)
-
-    def before(index: int) -> None:
-        if index == 16:
-            mark.touch()
-            time.sleep(600)
-
-    _embed(Pictures(before=before), encoder, out)
-
-
-def test_kill_9_loses_no_finished_shard(encoder: Encoder, tmp_path: Path) -> None:
-    whole = _embed(Pictures(), encoder, tmp_path / "whole")
-    (tmp_path / "work").mkdir()
-    out, mark = tmp_path / "work" / "out", tmp_path / "mark"
-    child = multiprocessing.get_context("fork").Process(
-        target=_embed_until_killed, args=(encoder, out, mark)
-    )
-    child.start()
-    while not mark.exists():
-        assert child.is_alive()
-        time.sleep(0.02)
-    with pytest.raises(Unavailable, match="Another process is embedding into"):
-        _embed(Pictures(), encoder, out)
-    os.kill(child.pid or 0, signal.SIGKILL)
-    child.join()
-    rest = Pictures()
-    resumed = _embed(rest, encoder, out)
-    assert sorted(rest.reads) == list(range(14, 20))
-    assert _bytes(resumed.path) == _bytes(whole.path)
-    assert _clean(tmp_path / "work")
-
-
-def test_a_worker_that_dies_is_replaced(encoder: Encoder, tmp_path: Path) -> None:
-    main, mark = os.getpid(), tmp_path / "died"
-
-    def before(index: int) -> None:
-        if index == 9 and os.getpid() != main and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    config = EmbedConfig(batch_size=3, num_workers=2, shard_rows=7)
-    found = _embed(Pictures(before=before), encoder, tmp_path / "out", config)
-    assert mark.exists()
-    assert _bytes(found.path) == _bytes(_embed(Pictures(), encoder, tmp_path / "whole").path)
-
-
-def test_workers_that_keep_dying_end_the_run(encoder: Encoder, tmp_path: Path) -> None:
-    main = os.getpid()
-
-    def before(index: int) -> None:
-        if index == 9 and os.getpid() != main:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    config = EmbedConfig(batch_size=3, num_workers=1, shard_rows=7)
-    with pytest.raises(Unavailable, match="workers died 3 times at the same place: out of memory"):
-        _embed(Pictures(before=before), encoder, tmp_path / "out", config)
-    rest = Pictures()
-    _embed(rest, encoder, tmp_path / "out")
-    assert sorted(rest.reads) == list(range(7, 20))
-
-
-@pytest.mark.parametrize("where", ["forward", "shard"])
-def test_a_death_told_in_the_middle_of_other_work_is_survived(
-    encoder: Encoder, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PyTorch's signal handler raises wherever the main process happens to be."""
-    owner, name = {
-        "forward": (Encoder, "encode_images"),
-        "shard": (cache, "write_bytes"),
-    }[where]
-    original, calls = getattr(owner, name), Counter[str]()
-
-    def interrupted(*args: object) -> object:
-        calls["n"] += 1
-        if calls["n"] == 2:
-            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
-        return original(*args)
-
-    monkeypatch.setattr(owner, name, interrupted)
-    found = _embed(Pictures(), encoder, tmp_path / "out")
-    assert calls["n"] > 3
-    monkeypatch.setattr(owner, name, original)
-    assert _bytes(found.path) == _bytes(_embed(Pictures(), encoder, tmp_path / "whole").path)
-
-
-def test_other_errors_of_the_work_are_not_repeated() -> None:
-    def work() -> None:
-        raise RuntimeError("something else")
-
-    with pytest.raises(RuntimeError, match="something else"):
-        retry_dead_workers(work, lambda: 1)
+    assert is_clean(tmp_path)
 
 
 def test_an_unexpected_error_of_one_image_is_listed(encoder: Encoder, tmp_path: Path) -> None:
@@ -285,12 +114,12 @@ def test_an_unexpected_error_of_one_image_is_listed(encoder: Encoder, tmp_path: 
         if index == 2:
             raise RuntimeError("odd codec")
 
-    items = _embed(Pictures(before=before), encoder, tmp_path / "out").items.to_pylist()
+    items = embed_pictures(Pictures(before=before), encoder, tmp_path / "out").items.to_pylist()
     assert items[2]["error"] == "RuntimeError: odd codec"
 
 
 def test_a_shard_of_broken_images_only(encoder: Encoder, tmp_path: Path) -> None:
-    found = _embed(Pictures(broken=tuple(range(7, 14))), encoder, tmp_path / "out")
+    found = embed_pictures(Pictures(broken=tuple(range(7, 14))), encoder, tmp_path / "out")
     assert [len(shard) for shard in found.shards] == [7, 0, 6]
     assert found.load().shape == (13, 12)
     assert load_embeddings(found.path).rows().tolist() == list(range(13))
@@ -298,11 +127,11 @@ def test_a_shard_of_broken_images_only(encoder: Encoder, tmp_path: Path) -> None
 
 def test_nothing_but_broken_images_is_refused(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"None of the 3 images can be read.*'p/0\.png': Not an"):
-        _embed(Pictures(3, broken=(0, 1, 2)), encoder, tmp_path / "out")
+        embed_pictures(Pictures(3, broken=(0, 1, 2)), encoder, tmp_path / "out")
 
 
 def test_one_image_is_enough(encoder: Encoder, tmp_path: Path) -> None:
-    assert len(_embed(Pictures(1, broken=()), encoder, tmp_path / "out")) == 1
+    assert len(embed_pictures(Pictures(1, broken=()), encoder, tmp_path / "out")) == 1
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(float("nan"), "float32"), (1e6, "float16")])
@@ -319,56 +148,27 @@ def test_numbers_that_cannot_be_kept_are_refused_by_name(
     monkeypatch.setattr(Encoder, "encode_images", spoiled)
     config = EmbedConfig(batch_size=3, num_workers=0, dtype=dtype)
     with pytest.raises(InvalidInput, match=r"NaN or infinite embeddings for 1 images .*'p/1\.png'"):
-        _embed(Pictures(), encoder, tmp_path / "out", config)
+        embed_pictures(Pictures(), encoder, tmp_path / "out", config)
 
 
 def test_float16_is_stored_as_such(encoder: Encoder, tmp_path: Path) -> None:
-    found = _embed(Pictures(), encoder, tmp_path / "a", EmbedConfig(num_workers=0, dtype="float16"))
+    found = embed_pictures(
+        Pictures(), encoder, tmp_path / "a", EmbedConfig(num_workers=0, dtype="float16")
+    )
     assert found.shards[0].dtype == np.float16
-    exact = _embed(Pictures(), encoder, tmp_path / "b").load()
+    exact = embed_pictures(Pictures(), encoder, tmp_path / "b").load()
     np.testing.assert_allclose(found.load(), exact, rtol=2e-3, atol=1e-3)
     assert found.load().dtype == np.float32
 
 
-def test_a_full_disk_keeps_finished_shards(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        calls = []
-
-        def fsync(handle: int) -> None:
-            calls.append(handle)
-            if len(calls) > 4:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        patch.setattr(artifacts.os, "fsync", fsync)
-        with pytest.raises(Unavailable, match="No space left while writing .* Finished parts are"):
-            _embed(Pictures(), encoder, tmp_path / "out")
-    rest = Pictures()
-    _embed(rest, encoder, tmp_path / "out")
-    assert sorted(rest.reads) == list(range(14, 20))
-
-
-def test_an_output_that_cannot_be_written(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(Unavailable, match="a file stands where a directory is needed"):
-        _embed(Pictures(), encoder, tmp_path / "file" / "out")
-
-    def mkdir(*args: object, **kwargs: object) -> None:
-        raise PermissionError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    with pytest.raises(Unavailable, match="Cannot write to .*Read-only file system"):
-        _embed(Pictures(), encoder, tmp_path / "out")
-
-
 def test_other_peoples_directories_are_left_alone(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("x")
     with pytest.raises(ArtifactError, match="not a dncbm artifact; it will not be overwritten"):
-        _embed(Pictures(), encoder, tmp_path / "out")
+        embed_pictures(Pictures(), encoder, tmp_path / "file")
+    with pytest.raises(ArtifactError, match="not a dncbm artifact; it will not be overwritten"):
+        embed_pictures(Pictures(), encoder, tmp_path / "out")
     assert (tmp_path / "out" / "thesis.txt").read_text() == "x"
 
 
@@ -392,7 +192,7 @@ def test_splits_are_one_per_record(encoder: Encoder, tmp_path: Path) -> None:
 
 
 def test_damage_is_noticed(encoder: Encoder, tmp_path: Path) -> None:
-    path = _embed(Pictures(), encoder, tmp_path / "out").path
+    path = embed_pictures(Pictures(), encoder, tmp_path / "out").path
     shard = path / "shards" / "000001.npy"
     whole = shard.read_bytes()
     np.save(shard, np.zeros((2, 12), dtype=np.float32))
@@ -408,13 +208,60 @@ def test_damage_is_noticed(encoder: Encoder, tmp_path: Path) -> None:
     assert manifest["inputs"].keys() == {"source", "encoder"}
 
 
+def _shorten(path: Path) -> None:
+    shard = path / "shards" / "000001.npy"
+    shard.write_bytes(shard.read_bytes()[:40])
+
+
+def _of_another_version(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format_version": 0}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_shorten, "is damaged"),
+        (_of_another_version, "has format version 0"),
+        (lambda path: (path / "items.parquet").unlink(), "incomplete: items.parquet missing"),
+        (lambda path: (path / "manifest.json").write_text("{"), "is not valid JSON"),
+    ],
+)
+def test_damaged_embeddings_are_made_again(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, harm, message: str
+) -> None:
+    path = embed_pictures(Pictures(), encoder, tmp_path / "out").path
+    before = file_bytes(path)
+    harm(path)
+    with caplog.at_level(logging.WARNING):
+        again = embed_pictures(Pictures(), encoder, path)
+    assert message in caplog.text
+    assert "Embedding the images again." in caplog.text
+    assert file_bytes(again.path) == before
+    assert is_clean(tmp_path)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_artifact_of_another_kind_is_not_replaced(
+    encoder: Encoder, tmp_path: Path, version: int
+) -> None:
+    with create_artifact(tmp_path / "out", "sae", config={}, inputs={}):
+        pass
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    text = json.dumps(manifest | {"format_version": version})
+    (tmp_path / "out" / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match="is an artifact of kind 'sae'; embeddings will not"):
+        embed_pictures(Pictures(), encoder, tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").read_text() == text
+
+
 def test_folders_with_bad_files_end_to_end(encoder: Encoder, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "pics", {"train/cat": 3, "train/dog": 2, "test/cat": 1})
     (root / "train" / "dog" / "bad.png").write_bytes(encode(noise(1))[:-200])
     source = open_source(str(root))
-    splits = [str(record.split) for record in source.records]
+    given = [str(record.split) for record in source.records]
     config = EmbedConfig(num_workers=1)
-    found = embed(source, encoder, tmp_path / "out", splits=splits, config=config)
+    found = embed(source, encoder, tmp_path / "out", splits=given, config=config)
     assert (len(found), found.manifest.metrics) == (6, {"images": 6, "broken": 1})
     assert load_manifest(found.path, "embeddings") == found.manifest
     assert SimpleNamespace(**found.items.to_pylist()[-1]).error.startswith("The image is truncated")

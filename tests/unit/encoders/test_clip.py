@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.encoders.spec import MINI_FOLDER
-from dncbm.errors import InvalidInput, Unavailable, UnknownName
+from dncbm.errors import InvalidInput, UnknownName
 from tests.oracles import encoders as oracle
 from tests.unit.data.pictures import noise
 from tests.unit.encoders.tiny import CONFIG, tiny_encoder, write_model_folder
@@ -123,6 +123,79 @@ def test_an_architecture_with_a_local_checkpoint(tmp_path: Path, encoder: Encode
     )
 
 
+_PLAIN = {"mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28), "url": "one"}
+_HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
+
+
+def _tagged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, dict[str, object]]
+) -> tuple[str, Path]:
+    """The tiny architecture with published tags, and weights of it."""
+    name = _tiny_name(tmp_path)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tags)
+    return name, write_model_folder(tmp_path / "m") / "open_clip_model.safetensors"
+
+
+def _activations(encoder: Encoder) -> set[str]:
+    names = {type(module).__name__ for module in encoder._model.modules()}
+    return names & {"GELU", "QuickGELU"}
+
+
+def test_a_file_is_preprocessed_and_activated_as_all_tags_of_its_architecture_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tags = {tag: _HALVES | {"quick_gelu": True, "hf_hub": tag} for tag in ("one", "two")}
+    name, weights = _tagged(tmp_path, monkeypatch, tags)
+    found = load_encoder(f"{name}:{weights}", device="cpu")
+    assert found.preprocess_config["mean"] == [0.5, 0.5, 0.5]
+    assert found.preprocess_config["resize_mode"] == "squash"
+    assert _activations(found) == {"QuickGELU"}
+    assert not caplog.records
+
+
+def test_where_tags_differ_the_file_says_which_or_a_warning_says_what_is_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tags = {"plain": _PLAIN, "quick": _HALVES | {"quick_gelu": True}}
+    name, weights = _tagged(tmp_path, monkeypatch, tags)
+    quick = load_encoder(f"{name}:quick@{weights}", device="cpu")
+    assert quick.preprocess_config["std"] == [0.5, 0.5, 0.5]
+    assert _activations(quick) == {"QuickGELU"}
+    assert not caplog.records
+    assumed = load_encoder(f"{name}:{weights}", device="cpu")
+    assert assumed.preprocess_config["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
+    assert _activations(assumed) == {"GELU"}
+    assert "Assumed are mean [0.48145466" in caplog.text
+    assert "resize mode shortest and the activation GELU." in caplog.text
+    assert f"{name}:plain@{weights}" in caplog.text
+
+
+def test_the_activation_is_part_of_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {"plain": _PLAIN, "quick": _PLAIN | {"quick_gelu": True}}
+    name, weights = _tagged(tmp_path, monkeypatch, tags)
+    marks = {load_encoder(f"{name}:{tag}@{weights}", device="cpu").fingerprint for tag in tags}
+    assert len(marks) == 2
+
+
+def test_many_images_are_embedded_in_batches(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [noise(i % 3) for i in range(130)]
+    sizes: list[int] = []
+    original = Encoder.encode_images
+
+    def noted(self: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return original(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_images", noted)
+    found = encoder.embed_pil(images)
+    assert sizes == [64, 64, 2]
+    torch.testing.assert_close(found[127:], encoder.embed_pil(images[127:]))
+
+
 def _as_pickle(weights: Path, target: Path) -> Path:
     torch.save(load_file(str(weights)), target)
     return target
@@ -156,15 +229,17 @@ def test_unknown_precision_and_device(tmp_path: Path) -> None:
     name = f"local-dir:{write_model_folder(tmp_path)}"
     with pytest.raises(UnknownName, match="Unknown precision 'fp8'"):
         load_encoder(name, precision="fp8")
-    with pytest.raises(Unavailable, match="device 'warp' cannot be used here"):
+    with pytest.raises(UnknownName, match="Unknown device 'warp'"):
         load_encoder(name, device="warp")
 
 
 @pytest.mark.skipif(
     not (MINI_FOLDER / "model.safetensors").is_file(), reason="the bundled weights are not here"
 )
-def test_the_bundled_encoder() -> None:
+def test_the_bundled_encoder(caplog: pytest.LogCaptureFixture) -> None:
     mini = load_encoder("mini", device="cpu")
+    assert not caplog.records
+    assert mini.preprocess_config["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
     assert mini.fingerprint == load_encoder("mini", device="cpu").fingerprint
     images = mini.embed_pil([noise(1, 60, 40)])
     texts = mini.encode_texts(["a cat", "an unheard-of wuggle"])

@@ -1,13 +1,14 @@
 """Names of encoders: what they mean, and what is said when they mean nothing."""
 
-import logging
+import re
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from dncbm.encoders import spec as spec_module
-from dncbm.encoders.clip import load_encoder
-from dncbm.encoders.spec import fetching, parse_spec
+from dncbm.encoders.hub_ids import OPEN_CLIP_NAMES
+from dncbm.encoders.spec import parse_spec
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 
@@ -18,6 +19,16 @@ from dncbm.errors import InvalidInput, Unavailable, UnknownName
         ("ViT-B/32:openai", "ViT-B-32", "openai"),
         ("ViT-B-32:laion2b-s34b-b79k", "ViT-B-32", "laion2b-s34b-b79k"),
         ("hf-hub:org/name", "hf-hub:org/name", None),
+        ("org/name", "hf-hub:org/name", None),
+        (
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            None,
+        ),
+        ("openai/clip-vit-base-patch32", "ViT-B-32", "openai"),
+        ("hf-hub:openai/clip-vit-large-patch14-336", "ViT-L-14-336", "openai"),
+        ("google/siglip-base-patch16-224", "ViT-B-16-SigLIP", "webli"),
+        ("google/siglip-so400m-patch14-384", "ViT-SO400M-14-SigLIP-384", "webli"),
     ],
 )
 def test_parsed(text: str, model_name: str, pretrained: str | None) -> None:
@@ -73,25 +84,41 @@ def test_an_incomplete_installation_is_told(
         parse_spec("mini")
 
 
-@pytest.mark.parametrize("text", ["ViT-B-32:openai", "hf-hub:nobody/nothing-here"])
-def test_without_network_the_next_step_is_told_at_once(
-    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("names", OPEN_CLIP_NAMES.values(), ids=OPEN_CLIP_NAMES)
+def test_open_clip_knows_what_the_ids_of_others_are_mapped_to(names: tuple[str, str]) -> None:
+    assert names in open_clip.list_pretrained()
+    size = open_clip.get_model_config(names[0])["vision_cfg"]["image_size"]
+    hub_id = next(key for key, value in OPEN_CLIP_NAMES.items() if value == names)
+    pixels = int((re.findall(r"-(\d{3})(?!\d)", hub_id) or ["224"])[-1])
+    assert size == pixels or (size, pixels) == (378, 384)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("ViT-B-16-SigLIP", "webli"),
+        ("RN50", "openai"),
+        ("ViT-B-32", None),
+        ("ViT-L-14", None),
+        ("ViT-H-16", None),
+    ],
+)
+def test_the_recipe_of_a_file_is_what_all_tags_agree_on(
+    tmp_path: Path, name: str, recipe: str | None
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(spec_module, "hub_reachable", lambda: bool(asked.append("hub")))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Unavailable, match="no network to fetch it.*or use the bundled encoder"):
-        load_encoder(text, device="cpu")
-    assert asked == ["hub"]
-    assert caplog.records == []
+    (tmp_path / "w.pt").write_bytes(b"")
+    spec = parse_spec(f"{name}:{tmp_path}/w.pt")
+    assert (spec.pretrained, spec.recipe, spec.is_tag) == (f"{tmp_path}/w.pt", recipe, False)
 
 
-def test_loading_leaves_logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = logging.getLogger()
-    before = (list(root.handlers), list(root.filters), logging.getLogger("timm").level)
-    spec = parse_spec("ViT-B-32:openai")
-    monkeypatch.setattr(spec_module, "hub_reachable", lambda: True)
-    with pytest.raises(InvalidInput, match="cannot be loaded: boom"), fetching(spec):
-        logging.warning("from a test, not from open_clip")
-        raise RuntimeError("boom\nmore")
-    assert before == (list(root.handlers), list(root.filters), logging.getLogger("timm").level)
+def test_a_tag_before_a_file_is_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "w@home.pt").write_bytes(b"")
+    spec = parse_spec(f"ViT-B-32:openai@{tmp_path}/w@home.pt")
+    assert (spec.pretrained, spec.recipe, spec.is_tag) == (f"{tmp_path}/w@home.pt", "openai", False)
+    assert parse_spec(f"ViT-B-32:{tmp_path}/w@home.pt").pretrained == spec.pretrained
+    with pytest.raises(UnknownName, match="pretrained tag of ViT-B-32 'opnai'.*: openai"):
+        parse_spec(f"ViT-B-32:opnai@{tmp_path}/w@home.pt")
+    with pytest.raises(InvalidInput, match=r"checkpoint gone\.pt of .* does not exist"):
+        parse_spec("ViT-B-32:openai@gone.pt")
+    with pytest.raises(InvalidInput, match=r"checkpoint /a@b/gone\.pt of .* does not exist"):
+        parse_spec("ViT-B-32:/a@b/gone.pt")

@@ -40,7 +40,7 @@ def test_no_file_is_none(tmp_path: Path) -> None:
     assert checkpoints.load_checkpoint(tmp_path / "absent.safetensors") is None
 
 
-@pytest.mark.parametrize("victim", ["save_file", "_sync"])
+@pytest.mark.parametrize("victim", ["save_file", "sync"])
 def test_a_failed_save_keeps_the_last_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
@@ -59,6 +59,15 @@ def test_a_failed_save_keeps_the_last_and_leaves_nothing(
     assert loaded is not None
     assert loaded[1] == {"step": 1}
     assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+def test_others_may_read_a_checkpoint(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        checkpoints.save_checkpoint(tmp_path / "c", {"x": torch.zeros(2)}, {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o644
 
 
 _KILLED_WHILE_WRITING = """

@@ -24,6 +24,12 @@ def test_the_processor_is_asked(
     assert precision.native_bfloat16("cpu") == native
 
 
+def test_a_torch_that_cannot_tell_means_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert not precision.native_bfloat16("cpu")
+
+
 @pytest.mark.parametrize(("available", "supported"), [(True, True), (True, False), (False, True)])
 def test_the_gpu_is_asked(
     monkeypatch: pytest.MonkeyPatch, available: bool, supported: bool
