@@ -35,24 +35,23 @@ LOGGER = logging.getLogger("mini.train")
 
 # Photos of each source in a batch. Small sources come round more often than big ones.
 SHARES = {
-    "tiny": 24,
-    "cifar": 72,
-    "clothing": 18,
-    "world": 3,
+    "tiny": 22,
+    "cifar": 74,
+    "clothing": 16,
+    "world": 6,
     "flickr": 6,
     "clip": 2,
     "coco": 2,
     "cc12m": 1,
 }
 # (share of the steps, pixels): small pictures first, the stated input size last.
-RESOLUTIONS = ((0.66, 64), (0.72, 80), (1.01, 96))
+RESOLUTIONS = ((0.72, 64), (0.78, 80), (1.01, 96))
 NUM_WORDS = 1024  # words drawn per step for the word loss
 NUM_CAPTIONS = 256  # captions drawn per step as further negatives
 NUM_CLIP_NAMES = 192
 WORD_TEMPERATURE = 0.06
-# Smallest crop, as a share of the photo. The two big sources come round about 20 times: too few
-# to be worth hard crops.
-MIN_AREA = {"tiny": 0.45, "cifar": 0.5, "clothing": 0.4}
+# Smallest crop, as a share of the photo: the more often a source comes round, the harder.
+MIN_AREA = {"tiny": 0.45, "cifar": 0.4, "clothing": 0.35}
 MIN_AREA_OTHERS = 0.3
 WEIGHTS = {
     "names": 2.5,
