@@ -135,13 +135,17 @@ def checked_split(
 
 
 def hold_out(labels: Int[np.ndarray, " n"], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
-    """Mark a stratified share of the rows; classes with fewer than three rows give none."""
+    """Mark a stratified share of the rows.
+
+    Classes with fewer than three rows give none, and at least one row of each class stays.
+    """
     draw = np.random.default_rng(derive_seed(seed, "probe-validation"))
     held = np.zeros(labels.shape[0], dtype=bool)
     for label in np.unique(labels):
         rows = draw.permutation(np.flatnonzero(labels == label))
         if len(rows) >= 3:
-            held[rows[: max(1, round(fraction * len(rows)))]] = True
+            count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            held[rows[:count]] = True
     return held
 
 
