@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 
@@ -147,10 +148,11 @@ def class_mean_codes(
 ) -> Float[np.ndarray, "k c"]:
     """Mean code of each class minus the mean over all rows; zero for a class without rows."""
     matrix: Matrix = code_matrix(codes)
-    members = np.zeros((num_classes, matrix.shape[0]))
-    members[labels, np.arange(len(labels))] = 1.0
-    counts = members.sum(axis=1, keepdims=True)
-    means = (matrix.T @ members.T).T / np.maximum(counts, 1.0)
+    ones, place = np.ones(len(labels)), (labels, np.arange(len(labels)))
+    members = sp.csr_array((ones, place), shape=(num_classes, matrix.shape[0]))
+    sums = members @ matrix
+    counts = np.bincount(labels, minlength=num_classes)[:, None]
+    means = (sums.toarray() if sp.issparse(sums) else sums) / np.maximum(counts, 1.0)
     overall = np.asarray(matrix.mean(axis=0)).ravel()
     return np.where(counts > 0, means - overall, 0.0)
 
