@@ -1,6 +1,6 @@
 """Codes and labels as the solvers read them: checked, dense or CSR, scaled but never centred."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,13 +102,6 @@ def check_classes_covered(labels: Int[np.ndarray, " n"], classes: Sequence[str])
             f"{len(empty)} of {len(classes)} classes have no training image: "
             f"{', '.join(empty[:5])}. Add images or leave these classes out."
         )
-
-
-def row_blocks(matrix: Matrix, rows: int) -> Iterator[tuple[slice, Float[np.ndarray, "m c"]]]:
-    """The matrix in dense blocks of at most `rows` rows, with the rows' place."""
-    for start in range(0, matrix.shape[0], rows):
-        block = matrix[start : start + rows]
-        yield slice(start, start + rows), block.toarray() if sp.issparse(block) else block
 
 
 def dense_rows(matrix: Matrix, rows: Int[np.ndarray, " m"]) -> Float[Tensor, "m c"]:

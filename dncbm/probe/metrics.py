@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 
 from dncbm.errors import InvalidInput
-from dncbm.probe.matrix import Codes, Matrix, code_matrix, row_blocks
+from dncbm.probe.matrix import Codes, Matrix, code_matrix
 from dncbm.probe.model import Probe
 
 _BLOCK_ROWS = 512
@@ -113,14 +113,29 @@ def concepts_per_decision(
     """
     matrix = code_matrix(codes)
     predicted = probe_logits(probe, matrix).argmax(axis=1)
-    weights = probe.weights.detach().cpu().double().numpy()
+    weights = np.abs(probe.weights.detach().cpu().double().numpy())
     counts = np.zeros((matrix.shape[0], len(shares)), dtype=np.int64)
-    for rows, block in row_blocks(matrix, _BLOCK_ROWS):
-        counts[rows] = _fewest(np.abs(block * weights[predicted[rows]]), shares)
+    for start in range(0, matrix.shape[0], _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        counts[rows] = _fewest(_masses(matrix[rows], weights, predicted[rows]), shares)
     return counts
 
 
-def _fewest(mass: Float[np.ndarray, "n c"], shares: Sequence[float]) -> Int[np.ndarray, "n s"]:
+def _masses(
+    block: Matrix, weights: Float[np.ndarray, "k c"], predicted: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m a"]:
+    """Absolute contributions of each row, of sparse codes only the stored ones, padded by zeros."""
+    if not sp.issparse(block):
+        return np.abs(block) * weights[predicted]
+    sizes = np.diff(block.indptr)
+    row = np.repeat(np.arange(block.shape[0]), sizes)
+    masses = np.zeros((block.shape[0], max(int(sizes.max(initial=0)), 1)))
+    place = np.arange(len(row)) - block.indptr[row]
+    masses[row, place] = np.abs(block.data) * weights[predicted[row], block.indices]
+    return masses
+
+
+def _fewest(mass: Float[np.ndarray, "m a"], shares: Sequence[float]) -> Int[np.ndarray, "m s"]:
     held = np.cumsum(-np.sort(-mass, axis=1), axis=1)
     total = held[:, -1:]
     # The tolerance keeps a share that is reached exactly from being missed by rounding.

@@ -89,6 +89,15 @@ def test_contributing_concepts_match_the_count_one_by_one(rng, share):
     assert metrics.contributing_concepts(probe, codes, share) == pytest.approx(np.mean(truth))
 
 
+def test_stored_codes_alone_give_the_same_counts(rng):
+    probe, codes = make_probe(rng), rng.random((700, 25)) * (rng.random((700, 25)) < 0.2)
+    codes[3] = 0.0
+    np.testing.assert_array_equal(
+        metrics.concepts_per_decision(probe, sp.csr_matrix(codes)),
+        metrics.concepts_per_decision(probe, codes),
+    )
+
+
 def test_a_decision_without_contribution_rests_on_no_concept(rng):
     assert (
         metrics.concepts_per_decision(make_probe(rng), np.zeros((2, 25))).tolist() == [[0] * 3] * 2
