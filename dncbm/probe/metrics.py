@@ -85,9 +85,26 @@ def calibration_error(
 
 
 def fit_temperature(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature T that minimises the cross entropy of `logits / T`, in [e**-4, e**4]."""
+    """The temperature T, in [e**-4, e**4], that calibrates `softmax(logits / T)` on these rows.
+
+    T minimises the cross entropy with targets as Platt (1999, "Probabilistic outputs for SVMs")
+    smooths them: n rows give the true class (n + 1) / (n + 2) and the others equal shares of the
+    rest. It is what n rows can show by Laplace's rule of succession. Without it, rows that are
+    all classified right would send T to its bound and every probability to 100 %; with it, six
+    such rows print about 87 %, and for thousands of rows nothing changes.
+    """
+    n, k = logits.shape
+    missing = 1.0 / (n + 2)
+    true = logits[np.arange(n), labels]
+    # Of the smoothed target, sum_j t_j z_j: the others' mean logit is (sum - true) / (k - 1).
+    targets = (1.0 - missing) * true + missing * (logits.sum(axis=1) - true) / max(k - 1, 1)
+
+    def smoothed(log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        return cross_entropy(scaled, labels) + float((true - targets).mean() / np.exp(log_t))
+
     result = minimize_scalar(
-        lambda log_t: cross_entropy(logits / np.exp(log_t), labels),
+        smoothed,
         bounds=(-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE),
         method="bounded",
         options={"xatol": 1e-6},

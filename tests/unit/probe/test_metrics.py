@@ -70,6 +70,23 @@ def test_temperature_undoes_overconfidence(rng):
         )
 
 
+@pytest.mark.parametrize("rows", [1, 6, 40])
+def test_temperature_minimises_the_smoothed_cross_entropy(rng, rows):
+    logits = rng.standard_normal((rows, 4)) * 3
+    labels = np.where(rng.random(rows) < 0.8, logits.argmax(axis=1), rng.integers(0, 4, rows))
+    best = metrics.fit_temperature(logits, labels)
+    least = oracle.smoothed_cross_entropy(logits, labels, best)
+    for other in np.exp(np.linspace(-4, 4, 81)):
+        assert least <= oracle.smoothed_cross_entropy(logits, labels, other) + 1e-9
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_a_few_rows_that_are_all_right_do_not_make_the_probe_certain(size):
+    logits = size * np.eye(3)[np.arange(6) % 3]
+    best = metrics.fit_temperature(logits, np.arange(6) % 3)
+    assert metrics.softmax(logits / best).max() == pytest.approx(7 / 8, abs=1e-3)
+
+
 def make_probe(rng, c=25):
     weights = torch.from_numpy(rng.standard_normal((3, c))).float()
     return Probe(weights, torch.zeros(3), ("a", "b", "c"))

@@ -62,7 +62,7 @@ def test_temperature_improves_validation_cross_entropy(trained, world):
     logits = probe_logits(trained.probe, codes["validation"])
     before = cross_entropy(logits, labels["validation"])
     after = cross_entropy(logits / trained.temperatures["dense"], labels["validation"])
-    assert after <= before
+    assert after <= before + 1e-3  # the targets are smoothed
 
 
 def test_path_runs_from_no_concept_to_many(trained):
