@@ -133,7 +133,8 @@ class TrainedProbe:
     """Divide logits by this before the softmax; keys `dense`, `nec5`, ..."""
     metrics: dict[str, Any]
     """`accuracy`, `balanced_accuracy`, `cross_entropy`, `ece`, `ece_calibrated` by split and
-    head; `nec`, `ncc`, `chosen` by head; `notes`."""
+    head; `nec`, `ncc`, `chosen` by head; `notes`. `ece_calibrated` is not given for the
+    validation split: the temperature was fitted on those rows, which makes it too good."""
     history: list[dict[str, float]]
     """One entry per point of the elastic-net path."""
 
@@ -295,21 +296,21 @@ def _trained(
 
 
 def measure(heads: Mapping[str, Probe], splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:
-    """Metrics of every head on every split, and a temperature per head from validation."""
-    logits = {
-        split: {name: probe_logits(head, data.matrix) for name, head in heads.items()}
-        for split, data in splits.named().items()
-    }
-    temperatures = {name: 1.0 for name in heads}
-    if splits.validation is not None:
-        truth = splits.validation.labels
-        temperatures = {
-            name: fit_temperature(values, truth) for name, values in logits["validation"].items()
-        }
+    """Metrics of every head on every split, and a temperature per head from validation.
+
+    The calibrated error is left out on validation, where the temperature was fitted.
+    """
     metrics: dict[str, Any] = {"notes": list(splits.notes)}
-    for split, data in splits.named().items():
-        for name, values in logits[split].items():
-            scores = _scores(values, data.labels, temperatures[name])
+    temperatures: dict[str, float] = {}
+    for name, head in heads.items():  # one head and split at a time: logits can be large
+        temperatures[name] = 1.0
+        if splits.validation is not None:
+            logits = probe_logits(head, splits.validation.matrix)
+            temperatures[name] = fit_temperature(logits, splits.validation.labels)
+        for split, data in splits.named().items():
+            scores = _scores(probe_logits(head, data.matrix), data.labels, temperatures[name])
+            if split == "validation":
+                del scores["ece_calibrated"]
             for metric, score in scores.items():
                 metrics.setdefault(metric, {}).setdefault(split, {})[name] = score
     judged = splits.test or splits.validation or splits.train

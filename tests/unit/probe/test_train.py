@@ -65,6 +65,11 @@ def test_temperature_improves_validation_cross_entropy(trained, world):
     assert after <= before + 1e-3  # the targets are smoothed
 
 
+def test_no_calibrated_error_on_the_rows_of_the_calibration(trained):
+    assert set(trained.metrics["ece"]) == {"train", "validation", "test"}
+    assert set(trained.metrics["ece_calibrated"]) == {"train", "test"}
+
+
 def test_path_runs_from_no_concept_to_many(trained):
     necs = [point["nec"] for point in trained.history]
     assert necs[0] <= 1
