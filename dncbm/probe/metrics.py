@@ -1,6 +1,6 @@
 """How good a probe is, and how many concepts its decisions rest on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -110,14 +110,6 @@ def fit_temperature(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " 
         options={"xatol": 1e-6},
     )
     return float(np.exp(result.x))
-
-
-def accuracy_at_nec(
-    nec_probes: Mapping[int, Probe], codes: Codes, labels: Int[np.ndarray, " n"]
-) -> dict[int, float]:
-    """Accuracy of each head by its number of effective concepts."""
-    matrix = code_matrix(codes)
-    return {nec: accuracy(probe_logits(head, matrix), labels) for nec, head in nec_probes.items()}
 
 
 def concepts_per_decision(

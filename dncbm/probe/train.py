@@ -51,7 +51,8 @@ class ProbeConfig:
     """How to train the bottleneck's head."""
 
     solver: str = "elastic-net"
-    """`elastic-net`: convex, exact zeros. `paper`: bias-free, Adam, no zeros."""
+    """`elastic-net`: convex, exact zeros. `paper`: the dense probe is bias-free, by Adam, without
+    zeros; its sparse heads are cut from it and refitted as those of `elastic-net`, with a bias."""
     necs: Sequence[int] = (5, 10, 15, 20, 25, 30)
     """Wanted numbers of concepts per class; one head is stored for each."""
     truncation: str = "class"

@@ -134,14 +134,6 @@ def test_codes_of_another_width_are_refused(rng):
         metrics.probe_logits(make_probe(rng), np.ones((2, 24)))
 
 
-def test_accuracy_at_nec_scores_each_head(rng):
-    probe, codes = make_probe(rng), rng.random((30, 25))
-    labels = metrics.probe_logits(probe, codes).argmax(axis=1)
-    empty = Probe(torch.zeros(3, 25), torch.tensor([1.0, 0.0, 0.0]), ("a", "b", "c"))
-    found = metrics.accuracy_at_nec({5: empty, 25: probe}, codes, labels)
-    assert found == {5: pytest.approx((labels == 0).mean()), 25: 1.0}
-
-
 @pytest.mark.parametrize("sparse", [False, True])
 def test_class_means_are_centred_on_the_mean_of_all_rows(rng, sparse):
     codes, labels = rng.random((20, 6)) * (rng.random((20, 6)) < 0.5), np.arange(20) % 3
