@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dncbm.errors import InvalidInput, UnknownName
@@ -121,8 +121,3 @@ def column_rms(matrix: Matrix) -> Float[np.ndarray, " c"]:
 def column_mean(matrix: Matrix) -> Float[np.ndarray, " c"]:
     """Mean of each column."""
     return np.asarray(matrix.mean(axis=0)).ravel().astype(matrix.dtype)
-
-
-def take_columns(matrix: Matrix, columns: Bool[np.ndarray, " c"]) -> Matrix:
-    """The matrix with only the marked columns."""
-    return matrix[:, np.flatnonzero(columns)]

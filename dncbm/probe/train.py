@@ -10,8 +10,9 @@ import numpy as np
 
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.probe.adam import AdamConfig, fit_adam
+from dncbm.probe.heads import nec_head
 from dncbm.probe.loss import Design
-from dncbm.probe.matrix import Codes, Labels, column_rms
+from dncbm.probe.matrix import Codes, Labels
 from dncbm.probe.memo import Memo, identity_of
 from dncbm.probe.metrics import (
     accuracy,
@@ -25,16 +26,16 @@ from dncbm.probe.metrics import (
 )
 from dncbm.probe.model import Probe
 from dncbm.probe.select import (
+    DEFAULT_RIDGE,
     Bench,
     Candidate,
+    best_dense,
     cut_sources,
+    dense_fits,
     elastic_net_path,
-    merit,
-    nec_head,
-    ridge_path,
 )
 from dncbm.probe.solvers import Solution, SolverOptions, null_solution
-from dncbm.probe.splits import HoldOut, Split, Splits, prepare_splits
+from dncbm.probe.splits import HoldOut, Splits, prepare_splits
 from dncbm.probe.truncation import TRUNCATIONS, check_nec, to_probe
 from dncbm.training.progress import Progress, no_progress
 
@@ -182,8 +183,9 @@ def train_probe(
         dense, sources, history = _fit_convex(splits, len(names), config, bench)
     heads: dict[int, Candidate] = {}
     for done, nec in enumerate(sorted(set(config.necs)), start=1):
-        cuts = [*cut_sources(sources, nec), dense]
-        heads[nec] = nec_head(bench, cuts, nec, config.truncation)
+        # With the `paper` solver, or a dense fit off the path, both name the same fit.
+        cuts = {item.name: item for item in (*cut_sources(sources, nec), dense)}
+        heads[nec] = nec_head(bench, list(cuts.values()), nec, config.truncation)
         progress("probe heads", done, len(set(config.necs)))
     return _trained(dense, heads, names, splits, history)
 
@@ -217,23 +219,8 @@ def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Be
     if config.necs:
         stop_at = _PATH_STOP_FACTOR * max(config.necs)
         path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
-    dense = ridge_path(bench, design, "scaled") + ridge_path(bench, _raw(design, train), "raw")
-    return bench.best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
-
-
-def _raw(design: Design, train: Split) -> Design:
-    """The same problem with one scale for all columns: frequent concepts weigh more."""
-    rms = column_rms(train.matrix)
-    overall = np.full_like(rms, np.sqrt((rms**2).mean()))
-    return Design(
-        matrix=design.matrix,
-        transposed=design.transposed,
-        labels=design.labels,
-        num_classes=design.num_classes,
-        scale=overall,
-        shift=design.shift * design.scale / overall,
-        example_weights=design.example_weights,
-    )
+    dense = best_dense(bench, [*dense_fits(bench, design), *path], DEFAULT_RIDGE)
+    return dense, path, [_entry(candidate) for candidate in path]
 
 
 def _fit_paper(
@@ -253,7 +240,7 @@ def _fit_paper(
     scaled = weights.double().numpy().T * design.scale[:, None]
     # The shift cancels the implicit centring: the exported bias is zero again.
     solution = _replace_weights(design, scaled, design.shift @ scaled)
-    dense = Candidate("adam", design, solution, merit(design, solution, bench.validation))
+    dense = bench.measured("adam", design, solution)
     return dense, [dense], []
 
 

@@ -85,6 +85,17 @@ def smoothed_cross_entropy(logits, labels, temperature):
     return total / n
 
 
+def covariance(x):
+    """Covariance of the columns of x, entry by entry."""
+    n, c = x.shape
+    mean = [sum(x[:, j]) / n for j in range(c)]
+    table = np.zeros((c, c))
+    for a in range(c):
+        for b in range(c):
+            table[a, b] = sum((x[i, a] - mean[a]) * (x[i, b] - mean[b]) for i in range(n)) / n
+    return table
+
+
 def concepts_for_share(contributions, share):
     """Fewest contributions that hold a share of the absolute mass, adding one at a time."""
     masses = sorted((abs(float(value)) for value in contributions), reverse=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ import scipy.sparse as sp
 import torch
 
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.probe import train
+from dncbm.probe.loss import Design
+from dncbm.probe.memo import Memo, Packed, identity_of
 from dncbm.probe.metrics import probe_logits
+from dncbm.probe.solvers import null_solution
 from dncbm.probe.train import ProbeConfig, TrainedProbe, train_probe
 from tests.unit.probe.conftest import make_codes
 
@@ -192,8 +197,8 @@ def test_a_second_run_reads_every_piece(world, tmp_path, trained, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("solved again")
 
-    for name in ("solve_elastic_net", "solve_ridge", "refit"):
-        monkeypatch.setattr(f"dncbm.probe.select.{name}", refuse)
+    for name in ("select.solve_elastic_net", "select.solve_ridge", "heads.refit"):
+        monkeypatch.setattr(f"dncbm.probe.{name}", refuse)
     assert same(train_probe(*world, SMALL, checkpoint=tmp_path / "pieces"), first)
     assert same(first, trained)
 
@@ -204,6 +209,58 @@ def test_pieces_of_other_data_are_not_used(world, tmp_path):
     other = codes | {"train": codes["train"] * 1.5}
     resumed = train_probe(other, labels, classes, SMALL, checkpoint=tmp_path)
     assert same(resumed, train_probe(other, labels, classes, SMALL))
+
+
+CHANGES = {
+    "solver": "paper",
+    "necs": (7,),
+    "truncation": "global",
+    "balanced": True,
+    "precision": "float32",
+    "l1_ratio": 0.5,
+    "path_ratio": 0.5,
+    "validation_fraction": 0.5,
+    "tolerance": 0.5,
+    "learning_rate": 0.5,
+    "sparsity": 0.5,
+}
+
+
+@pytest.mark.parametrize("field", ProbeConfig.__dataclass_fields__)
+def test_every_setting_is_part_of_the_identity_of_a_piece(field):
+    value = CHANGES.get(field, 17)
+    configs = ProbeConfig(), ProbeConfig(**{field: value})
+    a, b = (identity_of(asdict(config), np.eye(2)) for config in configs)
+    assert a != b
+
+
+def test_pieces_take_no_room_for_zeros(tmp_path, rng):
+    design = Design.build(rng.random((6, 200)), np.arange(6) % 2, 2)
+    weights = np.zeros((200, 2))
+    weights[3, 1], weights[9, 0] = -1.5, 2.0
+    solution = null_solution(design).with_weights(weights)
+    memo = Memo(tmp_path, "0" * 64)
+    memo.solution("a", lambda: solution)
+    found = memo.solution("a", lambda: pytest.fail("solved again"))
+    np.testing.assert_array_equal(found.weights, weights)
+    np.testing.assert_array_equal(found.bias, solution.bias)
+    assert (found.penalty, found.objective) == (solution.penalty, solution.objective)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert file.stat().st_size < 1000
+    assert len(Packed.of(solution).values) == 2
+
+
+def test_the_same_fit_is_a_source_once(world, monkeypatch):
+    seen = []
+    real = train.nec_head
+
+    def nec_head(bench, sources, nec, scope):
+        seen.append([source.name for source in sources])
+        return real(bench, sources, nec, scope)
+
+    monkeypatch.setattr(train, "nec_head", nec_head)
+    train_probe(*world, ProbeConfig(solver="paper", necs=(3,), epochs=2))
+    assert seen == [["adam"]]
 
 
 CHILD = """
