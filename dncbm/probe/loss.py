@@ -23,6 +23,7 @@ from dncbm.probe.matrix import Matrix, column_mean, column_rms
 
 _POWER_ITERATIONS = 30
 _POWER_MARGIN = 1.1
+_TINY_VARIANCE = 1e-12
 _FEW_CLASSES = 64
 
 
@@ -150,8 +151,11 @@ class Design:
         return np.maximum(means - self.shift**2, 0.0)
 
     def total_variance(self) -> float:
-        """Sum over columns of the variance of the scaled codes: the natural unit of L2."""
-        return float(self.variance.sum())
+        """Sum over columns of the variance of the scaled codes: the natural unit of L2.
+
+        At least 1e-12, so that penalties in this unit stay positive for constant codes.
+        """
+        return max(float(self.variance.sum()), _TINY_VARIANCE)
 
     @cached_property
     def null_loss(self) -> float:

@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 SOLVERS = ("elastic-net", "paper")
 DENSE = "dense"
 _PATH_STOP_FACTOR = 4.0
+_NO_SLOPE = 100.0
+NO_SIGNAL = (
+    "The codes do not tell the classes apart: every concept has the same mean in each class. The "
+    "probe knows the class shares only. Check that the images differ, or train the dictionary "
+    "again."
+)
 
 
 @final
@@ -181,6 +187,7 @@ def train_probe(
         dense, sources, history = _fit_paper(splits, names, config, bench)
     else:
         dense, sources, history = _fit_convex(splits, len(names), config, bench)
+    splits = replace(splits, notes=(*splits.notes, *_warnings(dense)))
     heads: dict[int, Candidate] = {}
     for done, nec in enumerate(sorted(set(config.necs)), start=1):
         # With the `paper` solver, or a dense fit off the path, both name the same fit.
@@ -188,6 +195,14 @@ def train_probe(
         heads[nec] = nec_head(bench, list(cuts.values()), nec, config.truncation)
         progress("probe heads", done, len(set(config.necs)))
     return _trained(dense, heads, names, splits, history)
+
+
+def _warnings(dense: Candidate) -> tuple[str, ...]:
+    """What the user should know about the dense fit."""
+    if dense.packed.effective_concepts > 0:
+        return ()
+    logger.warning(NO_SIGNAL)
+    return (NO_SIGNAL,)
 
 
 def _bench(
@@ -214,6 +229,12 @@ def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Be
     train = splits.train
     design = Design.build(train.matrix, train.labels, num_classes, balanced=config.balanced)
     highest = design.max_penalty(config.l1_ratio)
+    if highest < _NO_SLOPE * np.finfo(design.scale.dtype).eps:
+        # The loss is flat at zero weights, which therefore are the minimum at every penalty.
+        nothing = bench.measured(
+            "class-shares", design, replace(null_solution(design), penalty=0.0)
+        )
+        return nothing, [], []
     penalties = highest * config.path_ratio ** np.linspace(0, 1, config.path_points)
     path: list[Candidate] = []
     if config.necs:

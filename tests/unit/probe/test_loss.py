@@ -137,6 +137,11 @@ def test_one_scale_is_the_same_problem_in_other_units(point):
     np.testing.assert_allclose(raw.logits(rescaled, bias), design.logits(weights, bias), atol=1e-12)
 
 
+def test_constant_codes_keep_a_positive_unit_of_variance():
+    design = Design.build(np.full((4, 3), 0.1), np.array([0, 1, 0, 1]), 2)
+    assert design.total_variance() == 1e-12
+
+
 def test_total_variance_is_that_of_the_scaled_codes():
     design, codes, _ = make_design(sparse=True)
     assert design.total_variance() == pytest.approx((codes / design.scale).var(axis=0).sum())

@@ -18,7 +18,7 @@ from dncbm.probe.loss import Design
 from dncbm.probe.memo import Memo, Packed, identity_of
 from dncbm.probe.metrics import probe_logits
 from dncbm.probe.solvers import null_solution
-from dncbm.probe.train import ProbeConfig, TrainedProbe, train_probe
+from dncbm.probe.train import NO_SIGNAL, ProbeConfig, TrainedProbe, train_probe
 from tests.unit.probe.conftest import make_codes
 
 SMALL = ProbeConfig(necs=(2, 5), path_points=12)
@@ -248,6 +248,27 @@ def test_pieces_take_no_room_for_zeros(tmp_path, rng):
     (file,) = tmp_path.glob("*.safetensors")
     assert file.stat().st_size < 1000
     assert len(Packed.of(solution).values) == 2
+
+
+@pytest.mark.parametrize("solver", ["elastic-net", "paper"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_codes_that_tell_no_class_apart_end_at_the_class_shares(caplog, solver, precision):
+    draw = np.random.default_rng(0)
+    alike = np.repeat(draw.random((20, 6)), 3, axis=0)  # every image once in each class
+    for codes in (np.full((60, 6), 0.37), alike):
+        config = ProbeConfig(necs=(2, 4), solver=solver, precision=precision, epochs=3)
+        with caplog.at_level(logging.WARNING):
+            found = train_probe(
+                {"train": codes, "validation": codes},
+                {"train": np.arange(60) % 3, "validation": np.arange(60) % 3},
+                ("ant", "bee", "cat"),
+                config,
+            )
+        assert found.metrics["accuracy"]["train"]["nec2"] == pytest.approx(1 / 3, abs=0.05)
+        assert "stopped after" not in caplog.text
+        if solver == "elastic-net":
+            assert found.metrics["notes"] == [NO_SIGNAL]
+            assert not found.probe.weights.any()
 
 
 def test_the_same_fit_is_a_source_once(world, monkeypatch):
