@@ -92,6 +92,14 @@ class Memo:
         _write(path, Packed.of(solved))
         return solved
 
+    def forget_others(self) -> None:
+        """Remove the pieces of other data or another configuration from the directory."""
+        if self._directory is None or not self._directory.is_dir():
+            return
+        for path in self._directory.glob(f"*-{'[0-9a-f]' * _DIGITS}.safetensors"):
+            if not path.stem.endswith(self._identity[:_DIGITS]):
+                path.unlink(missing_ok=True)
+
 
 def _write(path: Path, packed: Packed) -> None:
     arrays = {"values": packed.values, "bias": packed.rest.bias}

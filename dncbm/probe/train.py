@@ -194,7 +194,9 @@ def train_probe(
         cuts = {item.name: item for item in (*cut_sources(sources, nec), dense)}
         heads[nec] = nec_head(bench, list(cuts.values()), nec, config.truncation)
         progress("probe heads", done, len(set(config.necs)))
-    return _trained(dense, heads, names, splits, history)
+    trained = _trained(dense, heads, names, splits, history)
+    bench.memo.forget_others()
+    return trained
 
 
 def _warnings(dense: Candidate) -> tuple[str, ...]:

@@ -211,6 +211,19 @@ def test_pieces_of_other_data_are_not_used(world, tmp_path):
     assert same(resumed, train_probe(other, labels, classes, SMALL))
 
 
+def test_pieces_of_another_configuration_are_not_used_and_are_removed(world, tmp_path):
+    before = ProbeConfig(necs=(2,), path_points=4)
+    train_probe(*world, before, checkpoint=tmp_path)
+    kept = set(tmp_path.iterdir())
+    (tmp_path / "notes.txt").write_text("not a piece")
+    after = ProbeConfig(necs=(2,), path_points=4, balanced=True)
+    resumed = train_probe(*world, after, checkpoint=tmp_path)
+    assert same(resumed, train_probe(*world, after))
+    assert not kept & set(tmp_path.iterdir())
+    assert (tmp_path / "notes.txt").exists()
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+
+
 CHANGES = {
     "solver": "paper",
     "necs": (7,),
