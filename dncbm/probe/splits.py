@@ -149,6 +149,21 @@ def hold_out(labels: Int[np.ndarray, " n"], fraction: float, seed: int) -> Bool[
     return held
 
 
+def stratified_rows(labels: Int[np.ndarray, " n"], most: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Sorted indices of about `most` rows in the class shares of all, of each class at least one.
+
+    All rows where there are no more than that.
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    draw = np.random.default_rng(derive_seed(seed, "probe-subsample"))
+    chosen = [
+        draw.permutation(rows)[: max(1, round(most * len(rows) / len(labels)))]
+        for rows in (np.flatnonzero(labels == label) for label in np.unique(labels))
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
 def _take(split: Split, rows: Bool[np.ndarray, " n"]) -> Split:
     chosen = np.flatnonzero(rows)
     return Split(split.matrix[chosen], split.labels[chosen])
