@@ -22,7 +22,8 @@ class ConceptBottleneckClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         nec: concepts each class may use, >= 1; None for the dense probe.
-        solver: `elastic-net` (convex, exact zeros) or `paper` (bias-free, Adam).
+        solver: `elastic-net` (convex, exact zeros) or `paper` (Adam, no zeros in the dense
+            probe).
         truncation: `class` gives each class `nec` concepts, `global` that many on average.
         l1_ratio: share of L1 in the elastic net, in (0, 1].
         balanced: weigh classes equally instead of rows.

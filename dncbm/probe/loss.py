@@ -12,20 +12,23 @@ direction of non-negative codes would otherwise make them slow.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from dncbm.probe.matrix import Matrix, column_mean, column_rms, take_columns
+from dncbm.probe.matrix import Matrix, column_mean, column_rms
 
 _POWER_ITERATIONS = 30
 _POWER_MARGIN = 1.1
+_TINY_VARIANCE = 1e-12
+_FEW_CLASSES = 64
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: cached_property needs a __dict__
 class Design:
     """Codes and labels prepared for solvers; every product is with scaled, shifted codes."""
 
@@ -73,14 +76,20 @@ class Design:
 
     def columns(self, keep: Bool[np.ndarray, " c"]) -> "Design":
         """The same problem on some of the columns."""
-        matrix = take_columns(self.matrix, keep)
+        transposed = self.transposed[np.flatnonzero(keep)]
         return replace(
             self,
-            matrix=matrix,
-            transposed=_transpose(matrix),
+            matrix=_transpose(transposed),
+            transposed=transposed,
             scale=self.scale[keep],
             shift=self.shift[keep],
         )
+
+    def one_scale(self) -> "Design":
+        """The same problem with one scale for all columns: frequent concepts weigh more."""
+        rms = column_rms(self.matrix)
+        overall = np.full_like(rms, np.sqrt((rms**2).mean()))
+        return replace(self, scale=overall, shift=self.shift * self.scale / overall)
 
     def logits(
         self, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]
@@ -98,8 +107,8 @@ class Design:
 
     def loss(self, logits: Float[np.ndarray, "n k"]) -> float:
         """Weighted mean cross entropy."""
-        peak = logits.max(axis=1)
-        norm = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+        peak = _row_max(logits)
+        norm = peak + np.log(_row_sum(np.exp(logits - peak[:, None])))
         losses = norm - logits[np.arange(self.num_rows), self.labels]
         return float(self.example_weights @ losses / self.num_rows)
 
@@ -107,14 +116,14 @@ class Design:
         self, logits: Float[np.ndarray, "n k"]
     ) -> tuple[float, Float[np.ndarray, "n k"]]:
         """The loss and its gradient with respect to the logits."""
-        peak = logits.max(axis=1, keepdims=True)
-        slopes = np.exp(logits - peak)
-        total = slopes.sum(axis=1, keepdims=True)
+        peak = _row_max(logits)
+        slopes = np.exp(logits - peak[:, None])
+        total = _row_sum(slopes)
         chosen = np.arange(self.num_rows), self.labels
-        losses = (peak + np.log(total))[:, 0] - logits[chosen]
-        slopes /= total
-        slopes[chosen] -= 1.0
-        slopes *= (self.example_weights / self.num_rows)[:, None]
+        losses = peak + np.log(total) - logits[chosen]
+        weights = self.example_weights / self.num_rows
+        slopes *= (weights / total)[:, None]
+        slopes[chosen] -= weights
         return float(self.example_weights @ losses / self.num_rows), slopes
 
     def null_bias(self) -> Float[np.ndarray, " k"]:
@@ -134,12 +143,26 @@ class Design:
         zeros = np.zeros((self.num_columns, self.num_classes), dtype=self.scale.dtype)
         return float(np.abs(self.gradient(zeros, self.null_bias())[0]).max()) / l1_ratio
 
-    def total_variance(self) -> float:
-        """Sum over columns of the variance of the scaled codes: the natural unit of L2."""
+    @cached_property
+    def variance(self) -> Float[np.ndarray, " c"]:
+        """Variance of each scaled column, never negative."""
         squares = self.matrix.multiply(self.matrix) if sp.issparse(self.matrix) else self.matrix**2
         means = np.asarray(squares.sum(axis=0)).ravel() / self.num_rows / self.scale**2
-        return float((means - self.shift**2).sum())
+        return np.maximum(means - self.shift**2, 0.0)
 
+    def total_variance(self) -> float:
+        """Sum over columns of the variance of the scaled codes: the natural unit of L2.
+
+        At least 1e-12, so that penalties in this unit stay positive for constant codes.
+        """
+        return max(float(self.variance.sum()), _TINY_VARIANCE)
+
+    @cached_property
+    def null_loss(self) -> float:
+        """The loss where all weights are zero: the entropy of the class shares, in nats."""
+        return self.loss(np.tile(self.null_bias(), (self.num_rows, 1)))
+
+    @cached_property
     def lipschitz(self) -> float:
         """Upper estimate of the largest curvature of the loss (Boehning 1992: H <= G / 2)."""
         start = np.random.default_rng(0).standard_normal((self.num_columns, 1))
@@ -151,6 +174,20 @@ class Design:
             rows *= (self.example_weights / self.num_rows)[:, None]
             vector, bias = self.pullback(rows)
         return 0.5 * _POWER_MARGIN * float(np.sqrt((vector**2).sum() + (bias**2).sum()))
+
+
+def _row_max(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
+    """Largest value of each row; column by column where NumPy's loop over short rows is slow."""
+    if values.shape[1] > _FEW_CLASSES:
+        return values.max(axis=1)
+    peak = values[:, 0].copy()
+    for column in values.T[1:]:
+        np.maximum(peak, column, out=peak)
+    return peak
+
+
+def _row_sum(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
+    return values @ np.ones(values.shape[1], dtype=values.dtype)  # BLAS: fast for short rows
 
 
 def _transpose(matrix: Matrix) -> Matrix:

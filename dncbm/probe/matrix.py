@@ -1,12 +1,12 @@
 """Codes and labels as the solvers read them: checked, dense or CSR, scaled but never centred."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dncbm.errors import InvalidInput, UnknownName
@@ -104,13 +104,6 @@ def check_classes_covered(labels: Int[np.ndarray, " n"], classes: Sequence[str])
         )
 
 
-def row_blocks(matrix: Matrix, rows: int) -> Iterator[tuple[slice, Float[np.ndarray, "m c"]]]:
-    """The matrix in dense blocks of at most `rows` rows, with the rows' place."""
-    for start in range(0, matrix.shape[0], rows):
-        block = matrix[start : start + rows]
-        yield slice(start, start + rows), block.toarray() if sp.issparse(block) else block
-
-
 def dense_rows(matrix: Matrix, rows: Int[np.ndarray, " m"]) -> Float[Tensor, "m c"]:
     """Some rows as a dense float32 tensor."""
     block = matrix[rows]
@@ -128,8 +121,3 @@ def column_rms(matrix: Matrix) -> Float[np.ndarray, " c"]:
 def column_mean(matrix: Matrix) -> Float[np.ndarray, " c"]:
     """Mean of each column."""
     return np.asarray(matrix.mean(axis=0)).ravel().astype(matrix.dtype)
-
-
-def take_columns(matrix: Matrix, columns: Bool[np.ndarray, " c"]) -> Matrix:
-    """The matrix with only the marked columns."""
-    return matrix[:, np.flatnonzero(columns)]

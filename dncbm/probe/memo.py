@@ -3,12 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from jaxtyping import Float, Int
 
 from dncbm.artifacts import fingerprint
 from dncbm.probe.matrix import Matrix
@@ -16,6 +18,48 @@ from dncbm.probe.solvers import Solution
 from dncbm.training.checkpoints import load_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
+
+_FORMAT = "probe pieces 2"
+"""Changes with the solvers: pieces of an older version are solved again."""
+_DIGITS = 16
+_SPARSE_BELOW = 0.5
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A solution that takes no room for zeros."""
+
+    places: Int[np.ndarray, " p"] | None
+    """Flat indices of the values; None where all weights are kept."""
+    values: Float[np.ndarray, " p"]
+    shape: tuple[int, int]
+    rest: Solution
+    """Everything but the weights."""
+
+    @classmethod
+    def of(cls, solution: Solution) -> "Packed":
+        """The solution without its zeros, if there are many."""
+        weights = solution.weights
+        rest = solution.with_weights(weights[:0].copy())
+        shape = (weights.shape[0], weights.shape[1])
+        if np.count_nonzero(weights) > _SPARSE_BELOW * weights.size:
+            return cls(None, weights.ravel(), shape, rest)
+        places = np.flatnonzero(weights)
+        return cls(places, weights.ravel()[places], shape, rest)
+
+    def solution(self) -> Solution:
+        """The solution as it was, bit for bit."""
+        if self.places is None:
+            return self.rest.with_weights(self.values.reshape(self.shape))
+        weights = np.zeros(self.shape[0] * self.shape[1], dtype=self.values.dtype)
+        weights[self.places] = self.values
+        return self.rest.with_weights(weights.reshape(self.shape))
+
+    @property
+    def effective_concepts(self) -> float:
+        """NEC: mean number of non-zero weights per class."""
+        return float(np.count_nonzero(self.values)) / self.shape[1]
 
 
 @final
@@ -33,7 +77,7 @@ class Memo:
         """Where the piece called `name` is kept; None without a directory."""
         if self._directory is None:
             return None
-        return self._directory / f"{name}-{self._identity[:16]}.safetensors"
+        return self._directory / f"{name}-{self._identity[:_DIGITS]}.safetensors"
 
     def solution(self, name: str, solve: Callable[[], Solution]) -> Solution:
         """The stored solution called `name`, or the one that `solve` finds, then stored."""
@@ -43,14 +87,34 @@ class Memo:
         found = load_checkpoint(path)
         if found is not None:
             logger.info("Probe: %s was solved before and is read from %s.", name, path)
-            tensors, state = found
-            return Solution(
-                weights=tensors["weights"].numpy(), bias=tensors["bias"].numpy(), **state
-            )
+            return _unpack(*found)
         solved = solve()
-        tensors = {name: torch.from_numpy(getattr(solved, name)) for name in ("weights", "bias")}
-        save_checkpoint(path, tensors, _scalars(solved))
+        _write(path, Packed.of(solved))
         return solved
+
+    def forget_others(self) -> None:
+        """Remove the pieces of other data or another configuration from the directory."""
+        if self._directory is None or not self._directory.is_dir():
+            return
+        for path in self._directory.glob(f"*-{'[0-9a-f]' * _DIGITS}.safetensors"):
+            if not path.stem.endswith(self._identity[:_DIGITS]):
+                path.unlink(missing_ok=True)
+
+
+def _write(path: Path, packed: Packed) -> None:
+    arrays = {"values": packed.values, "bias": packed.rest.bias}
+    if packed.places is not None:
+        arrays["places"] = packed.places
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    save_checkpoint(path, tensors, {"shape": list(packed.shape), **_scalars(packed.rest)})
+
+
+def _unpack(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> Solution:
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    rows, classes = state.pop("shape")
+    nothing = np.zeros((0, classes), dtype=arrays["values"].dtype)
+    rest = Solution(weights=nothing, bias=arrays["bias"], **state)
+    return Packed(arrays.get("places"), arrays["values"], (rows, classes), rest).solution()
 
 
 def _scalars(solution: Solution) -> dict[str, float | int | bool]:
@@ -67,7 +131,7 @@ def _scalars(solution: Solution) -> dict[str, float | int | bool]:
 
 def identity_of(recipe: object, *arrays: Matrix) -> str:
     """Hash of a configuration and of every array that the result depends on."""
-    digest = hashlib.sha256(fingerprint(recipe).encode())
+    digest = hashlib.sha256(f"{_FORMAT} {fingerprint(recipe)}".encode())
     for array in arrays:
         parts = (array.data, array.indices, array.indptr) if sp.issparse(array) else (array,)
         for part in parts:

@@ -1,29 +1,17 @@
-"""Convex solvers: elastic net by accelerated proximal gradient, ridge by L-BFGS.
+"""The elastic net by accelerated proximal gradient.
 
-Both minimise the objective of `dncbm.probe.loss` from a warm start, stop on the
-Karush-Kuhn-Tucker conditions rather than on a count of steps, and are deterministic.
+Minimises the objective of `dncbm.probe.loss` from a warm start, stops on the
+Karush-Kuhn-Tucker conditions rather than on a count of steps, and is deterministic.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
 
-from dncbm.errors import InvalidInput
-from dncbm.probe.adam import fit_adam as fit_adam
-from dncbm.probe.loss import Design, kkt_violations, penalty_value, soft_threshold, unscale
-from dncbm.probe.matrix import (
-    Codes,
-    Labels,
-    check_classes_covered,
-    check_same_length,
-    class_indices,
-    code_matrix,
-)
+from dncbm.probe.loss import Design, kkt_violations, penalty_value, soft_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -64,54 +52,17 @@ class Solution:
         """NEC: mean number of non-zero weights per class."""
         return float(np.count_nonzero(self.weights)) / self.weights.shape[1]
 
+    def with_weights(self, weights: Float[np.ndarray, "d k"]) -> "Solution":
+        """The same solution with its weights placed in another table."""
+        return replace(self, weights=weights)
 
-@final
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Fit:
-    """An elastic-net fit for the codes as they come (scale folded into the weights)."""
+    def moved(self, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]) -> "Solution":
+        """Other weights and bias to start from."""
+        return replace(self, weights=weights, bias=bias)
 
-    weights: Float[np.ndarray, "k c"]
-    bias: Float[np.ndarray, " k"]
-    scale: Float[np.ndarray, " c"]
-    """Column scale under which the penalty was applied."""
-    solution: Solution
-
-
-def fit_elastic_net(
-    codes: Codes,
-    labels: Labels,
-    classes: Sequence[str],
-    *,
-    penalty: float,
-    l1_ratio: float = 0.99,
-    balanced: bool = False,
-    options: SolverOptions = SolverOptions(),
-) -> Fit:
-    """Sparse multinomial logistic regression with exact zeros, for one penalty.
-
-    Args:
-        codes: (n, c), dense or sparse.
-        labels: class index or class name per row.
-        classes: names of the k classes.
-        penalty: strength of the elastic net, >= 0, per mean cross entropy.
-        l1_ratio: 1 is pure L1, 0 pure L2.
-        balanced: weigh classes equally instead of images.
-        options: when to stop.
-
-    Raises:
-        InvalidInput: NaN codes, wrong shapes, fewer than two classes, a class without image.
-    """
-    if not (penalty >= 0 and 0 <= l1_ratio <= 1):
-        raise InvalidInput(
-            f"penalty must be >= 0 and l1_ratio in [0, 1], got {penalty} and {l1_ratio}."
-        )
-    matrix, indices = code_matrix(codes), class_indices(labels, classes)
-    check_same_length(matrix, indices, "train")
-    check_classes_covered(indices, classes)
-    design = Design.build(matrix, indices, len(classes), balanced=balanced)
-    solution = solve_elastic_net(design, null_solution(design), penalty, l1_ratio, options)
-    weights, bias = unscale(design, solution.weights, solution.bias)
-    return Fit(weights=weights, bias=bias, scale=design.scale, solution=solution)
+    def rows(self, keep: Bool[np.ndarray, " c"]) -> "Solution":
+        """The same solution with only the weights of the marked concepts."""
+        return replace(self, weights=self.weights[keep])
 
 
 def null_solution(design: Design) -> Solution:
@@ -123,10 +74,10 @@ def null_solution(design: Design) -> Solution:
         bias=bias,
         penalty=float("inf"),
         l1_ratio=1.0,
-        objective=design.loss(design.logits(weights, bias)),
+        objective=design.null_loss,
         violation=0.0,
         iterations=0,
-        step=1.0 / design.lipschitz(),
+        step=1.0 / design.lipschitz,
         converged=True,
     )
 
@@ -147,7 +98,7 @@ def solve_elastic_net(
         part = minimise(
             design if keep.all() else design.columns(keep),
             _Point(weights[keep], bias, step),
-            _Problem(penalty, l1_ratio, options),
+            _Problem(penalty, l1_ratio, options, 1.0 / design.lipschitz),
         )
         weights[keep], bias, step = part.weights, part.bias, part.step
         iterations += part.iterations
@@ -211,6 +162,8 @@ class _Problem:
     penalty: float
     l1_ratio: float
     options: SolverOptions
+    safe_step: float
+    """A step that always decreases; that of all concepts is safe for some of them, too."""
 
 
 @final
@@ -231,11 +184,10 @@ def minimise(design: Design, start: _Point, problem: _Problem) -> _Minimised:
     if design.num_columns == 0:
         return _Minimised(start.weights, start.bias, start.step, 0, converged=True)
     goal = problem.options.tolerance * problem.penalty
-    safe_step = 1.0 / design.lipschitz()
     here = _Iterate.at(design, start.weights, start.bias)
-    ahead, momentum, step = here, 1.0, max(start.step, safe_step)
+    ahead, momentum, step = here, 1.0, max(start.step, problem.safe_step)
     for iteration in range(1, problem.options.max_iterations + 1):
-        new, slopes_step = _proximal_step(design, ahead, problem, step, safe_step)
+        new, slopes_step = _proximal_step(design, ahead, problem, step)
         if _distance(ahead, new) <= goal * slopes_step and _is_optimal(design, new, problem, goal):
             return _Minimised(new.weights, new.bias, slopes_step, iteration, converged=True)
         if _uphill(ahead, new, here):
@@ -276,7 +228,7 @@ class _Iterate:
 
 
 def _proximal_step(
-    design: Design, at: _Iterate, problem: _Problem, step: float, safe_step: float
+    design: Design, at: _Iterate, problem: _Problem, step: float
 ) -> tuple[_Iterate, float]:
     """One proximal gradient step; the step is halved until it decreases enough."""
     loss, slopes = design.loss_and_slopes(at.logits)
@@ -286,14 +238,14 @@ def _proximal_step(
             at.weights - step * by_weight, step, problem.penalty, problem.l1_ratio
         )
         new = _Iterate.at(design, weights, at.bias - step * by_bias)
-        if step <= safe_step:
+        if step <= problem.safe_step:
             return new, step
         move, shift = weights - at.weights, new.bias - at.bias
         squared = float((move**2).sum() + (shift**2).sum())
         linear = float((by_weight * move).sum() + by_bias @ shift)
         if design.loss(new.logits) <= loss + linear + squared / (2.0 * step):
             return new, step
-        step = max(0.5 * step, safe_step)
+        step = max(0.5 * step, problem.safe_step)
 
 
 def _distance(a: _Iterate, b: _Iterate) -> float:
@@ -309,58 +261,3 @@ def _is_optimal(design: Design, at: _Iterate, problem: _Problem, goal: float) ->
     by_weight, by_bias = design.pullback(design.loss_and_slopes(at.logits)[1])
     violations = kkt_violations(at.weights, by_weight, problem.penalty, problem.l1_ratio)
     return max(float(violations.max()), float(np.abs(by_bias).max())) <= goal
-
-
-def solve_ridge(
-    design: Design,
-    start: Solution,
-    penalty: float,
-    options: SolverOptions,
-    *,
-    mask: Bool[np.ndarray, "c k"] | None = None,
-) -> Solution:
-    """Minimise with an L2 penalty only, by L-BFGS; `mask` holds all other weights at zero."""
-    shape = start.weights.shape
-    free = np.ones(shape, dtype=bool) if mask is None else mask
-    size = int(free.sum())
-
-    def value(flat: Float[np.ndarray, " p"]) -> tuple[float, Float[np.ndarray, " p"]]:
-        weights = np.zeros(shape)
-        weights[free] = flat[:size]
-        loss, slopes = design.loss_and_slopes(design.logits(weights, flat[size:]))
-        by_weight, by_bias = design.pullback(slopes)
-        by_weight = by_weight + penalty * weights
-        total = loss + penalty_value(weights, penalty, 0.0)
-        return total, np.concatenate([by_weight[free], by_bias]).astype(np.float64)
-
-    begin = np.concatenate([start.weights[free], start.bias]).astype(np.float64)
-    result = _lbfgs(value, begin, penalty, options)
-    weights = np.zeros(shape)
-    weights[free] = result.x[:size]
-    return Solution(
-        weights=weights,
-        bias=result.x[size:],
-        penalty=penalty,
-        l1_ratio=0.0,
-        objective=float(result.fun),
-        violation=float(np.abs(result.jac).max()),
-        iterations=int(result.nit),
-        step=start.step,
-        converged=bool(result.success),
-    )
-
-
-def _lbfgs(value: Any, begin: Any, penalty: float, options: SolverOptions) -> Any:
-    return minimize(
-        value,
-        begin,
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": options.max_iterations,
-            "maxfun": 2 * options.max_iterations,
-            "gtol": options.tolerance * penalty,
-            "ftol": 1e-6 * options.tolerance,
-            "maxcor": 10,
-        },
-    )

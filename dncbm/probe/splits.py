@@ -135,14 +135,33 @@ def checked_split(
 
 
 def hold_out(labels: Int[np.ndarray, " n"], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
-    """Mark a stratified share of the rows; classes with fewer than three rows give none."""
+    """Mark a stratified share of the rows.
+
+    Classes with fewer than three rows give none, and at least one row of each class stays.
+    """
     draw = np.random.default_rng(derive_seed(seed, "probe-validation"))
     held = np.zeros(labels.shape[0], dtype=bool)
     for label in np.unique(labels):
         rows = draw.permutation(np.flatnonzero(labels == label))
         if len(rows) >= 3:
-            held[rows[: max(1, round(fraction * len(rows)))]] = True
+            count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            held[rows[:count]] = True
     return held
+
+
+def stratified_rows(labels: Int[np.ndarray, " n"], most: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Sorted indices of about `most` rows in the class shares of all, of each class at least one.
+
+    All rows where there are no more than that.
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    draw = np.random.default_rng(derive_seed(seed, "probe-subsample"))
+    chosen = [
+        draw.permutation(rows)[: max(1, round(most * len(rows) / len(labels)))]
+        for rows in (np.flatnonzero(labels == label) for label in np.unique(labels))
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def _take(split: Split, rows: Bool[np.ndarray, " n"]) -> Split:

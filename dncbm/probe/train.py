@@ -10,8 +10,9 @@ import numpy as np
 
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.probe.adam import AdamConfig, fit_adam
+from dncbm.probe.heads import nec_head
 from dncbm.probe.loss import Design
-from dncbm.probe.matrix import Codes, Labels, column_rms
+from dncbm.probe.matrix import Codes, Labels
 from dncbm.probe.memo import Memo, identity_of
 from dncbm.probe.metrics import (
     accuracy,
@@ -25,16 +26,16 @@ from dncbm.probe.metrics import (
 )
 from dncbm.probe.model import Probe
 from dncbm.probe.select import (
+    DEFAULT_RIDGE,
     Bench,
     Candidate,
+    best_dense,
     cut_sources,
+    dense_fits,
     elastic_net_path,
-    merit,
-    nec_head,
-    ridge_path,
 )
 from dncbm.probe.solvers import Solution, SolverOptions, null_solution
-from dncbm.probe.splits import HoldOut, Split, Splits, prepare_splits
+from dncbm.probe.splits import HoldOut, Splits, prepare_splits
 from dncbm.probe.truncation import TRUNCATIONS, check_nec, to_probe
 from dncbm.training.progress import Progress, no_progress
 
@@ -43,6 +44,12 @@ logger = logging.getLogger(__name__)
 SOLVERS = ("elastic-net", "paper")
 DENSE = "dense"
 _PATH_STOP_FACTOR = 4.0
+_NO_SLOPE = 100.0
+NO_SIGNAL = (
+    "The codes do not tell the classes apart: every concept has the same mean in each class. The "
+    "probe knows the class shares only. Check that the images differ, or train the dictionary "
+    "again."
+)
 
 
 @final
@@ -51,7 +58,8 @@ class ProbeConfig:
     """How to train the bottleneck's head."""
 
     solver: str = "elastic-net"
-    """`elastic-net`: convex, exact zeros. `paper`: bias-free, Adam, no zeros."""
+    """`elastic-net`: convex, exact zeros. `paper`: the dense probe is bias-free, by Adam, without
+    zeros; its sparse heads are cut from it and refitted as those of `elastic-net`, with a bias."""
     necs: Sequence[int] = (5, 10, 15, 20, 25, 30)
     """Wanted numbers of concepts per class; one head is stored for each."""
     truncation: str = "class"
@@ -133,7 +141,8 @@ class TrainedProbe:
     """Divide logits by this before the softmax; keys `dense`, `nec5`, ..."""
     metrics: dict[str, Any]
     """`accuracy`, `balanced_accuracy`, `cross_entropy`, `ece`, `ece_calibrated` by split and
-    head; `nec`, `ncc`, `chosen` by head; `notes`."""
+    head; `nec`, `ncc`, `chosen` by head; `notes`. `ece_calibrated` is not given for the
+    validation split: the temperature was fitted on those rows, which makes it too good."""
     history: list[dict[str, float]]
     """One entry per point of the elastic-net path."""
 
@@ -178,12 +187,24 @@ def train_probe(
         dense, sources, history = _fit_paper(splits, names, config, bench)
     else:
         dense, sources, history = _fit_convex(splits, len(names), config, bench)
+    splits = replace(splits, notes=(*splits.notes, *_warnings(dense)))
     heads: dict[int, Candidate] = {}
     for done, nec in enumerate(sorted(set(config.necs)), start=1):
-        cuts = [*cut_sources(sources, nec), dense]
-        heads[nec] = nec_head(bench, cuts, nec, config.truncation)
+        # With the `paper` solver, or a dense fit off the path, both name the same fit.
+        cuts = {item.name: item for item in (*cut_sources(sources, nec), dense)}
+        heads[nec] = nec_head(bench, list(cuts.values()), nec, config.truncation)
         progress("probe heads", done, len(set(config.necs)))
-    return _trained(dense, heads, names, splits, history)
+    trained = _trained(dense, heads, names, splits, history)
+    bench.memo.forget_others()
+    return trained
+
+
+def _warnings(dense: Candidate) -> tuple[str, ...]:
+    """What the user should know about the dense fit."""
+    if dense.packed.effective_concepts > 0:
+        return ()
+    logger.warning(NO_SIGNAL)
+    return (NO_SIGNAL,)
 
 
 def _bench(
@@ -210,28 +231,19 @@ def _fit_convex(splits: Splits, num_classes: int, config: ProbeConfig, bench: Be
     train = splits.train
     design = Design.build(train.matrix, train.labels, num_classes, balanced=config.balanced)
     highest = design.max_penalty(config.l1_ratio)
+    if highest < _NO_SLOPE * np.finfo(design.scale.dtype).eps:
+        # The loss is flat at zero weights, which therefore are the minimum at every penalty.
+        nothing = bench.measured(
+            "class-shares", design, replace(null_solution(design), penalty=0.0)
+        )
+        return nothing, [], []
     penalties = highest * config.path_ratio ** np.linspace(0, 1, config.path_points)
     path: list[Candidate] = []
     if config.necs:
         stop_at = _PATH_STOP_FACTOR * max(config.necs)
         path = elastic_net_path(bench, design, penalties.tolist(), config.l1_ratio, stop_at)
-    dense = ridge_path(bench, design, "scaled") + ridge_path(bench, _raw(design, train), "raw")
-    return bench.best([*dense, *path], default=3), path, [_entry(candidate) for candidate in path]
-
-
-def _raw(design: Design, train: Split) -> Design:
-    """The same problem with one scale for all columns: frequent concepts weigh more."""
-    rms = column_rms(train.matrix)
-    overall = np.full_like(rms, np.sqrt((rms**2).mean()))
-    return Design(
-        matrix=design.matrix,
-        transposed=design.transposed,
-        labels=design.labels,
-        num_classes=design.num_classes,
-        scale=overall,
-        shift=design.shift * design.scale / overall,
-        example_weights=design.example_weights,
-    )
+    dense = best_dense(bench, [*dense_fits(bench, design), *path], DEFAULT_RIDGE)
+    return dense, path, [_entry(candidate) for candidate in path]
 
 
 def _fit_paper(
@@ -251,7 +263,7 @@ def _fit_paper(
     scaled = weights.double().numpy().T * design.scale[:, None]
     # The shift cancels the implicit centring: the exported bias is zero again.
     solution = _replace_weights(design, scaled, design.shift @ scaled)
-    dense = Candidate("adam", design, solution, merit(design, solution, bench.validation))
+    dense = bench.measured("adam", design, solution)
     return dense, [dense], []
 
 
@@ -295,21 +307,21 @@ def _trained(
 
 
 def measure(heads: Mapping[str, Probe], splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:
-    """Metrics of every head on every split, and a temperature per head from validation."""
-    logits = {
-        split: {name: probe_logits(head, data.matrix) for name, head in heads.items()}
-        for split, data in splits.named().items()
-    }
-    temperatures = {name: 1.0 for name in heads}
-    if splits.validation is not None:
-        truth = splits.validation.labels
-        temperatures = {
-            name: fit_temperature(values, truth) for name, values in logits["validation"].items()
-        }
+    """Metrics of every head on every split, and a temperature per head from validation.
+
+    The calibrated error is left out on validation, where the temperature was fitted.
+    """
     metrics: dict[str, Any] = {"notes": list(splits.notes)}
-    for split, data in splits.named().items():
-        for name, values in logits[split].items():
-            scores = _scores(values, data.labels, temperatures[name])
+    temperatures: dict[str, float] = {}
+    for name, head in heads.items():  # one head and split at a time: logits can be large
+        temperatures[name] = 1.0
+        if splits.validation is not None:
+            logits = probe_logits(head, splits.validation.matrix)
+            temperatures[name] = fit_temperature(logits, splits.validation.labels)
+        for split, data in splits.named().items():
+            scores = _scores(probe_logits(head, data.matrix), data.labels, temperatures[name])
+            if split == "validation":
+                del scores["ece_calibrated"]
             for metric, score in scores.items():
                 metrics.setdefault(metric, {}).setdefault(split, {})[name] = score
     judged = splits.test or splits.validation or splits.train

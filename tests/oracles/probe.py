@@ -71,6 +71,31 @@ def calibration_error(probabilities, labels, bins):
     return error
 
 
+def smoothed_cross_entropy(logits, labels, temperature):
+    """Mean cross entropy of logits / temperature against Platt's targets, term by term."""
+    n, k = len(logits), len(logits[0])
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        scaled = [value / temperature for value in row]
+        peak = max(scaled)
+        norm = peak + math.log(sum(math.exp(value - peak) for value in scaled))
+        for j in range(k):
+            target = (n + 1) / (n + 2) if j == label else 1 / (n + 2) / (k - 1)
+            total -= target * (scaled[j] - norm)
+    return total / n
+
+
+def covariance(x):
+    """Covariance of the columns of x, entry by entry."""
+    n, c = x.shape
+    mean = [sum(x[:, j]) / n for j in range(c)]
+    table = np.zeros((c, c))
+    for a in range(c):
+        for b in range(c):
+            table[a, b] = sum((x[i, a] - mean[a]) * (x[i, b] - mean[b]) for i in range(n)) / n
+    return table
+
+
 def concepts_for_share(contributions, share):
     """Fewest contributions that hold a share of the absolute mass, adding one at a time."""
     masses = sorted((abs(float(value)) for value in contributions), reverse=True)

@@ -98,7 +98,48 @@ def test_lipschitz_bounds_the_curvature(rng):
         here = design.gradient(weights, bias)
         there = design.gradient(weights + move, bias + shift)
         change = sum(float(((a - b) ** 2).sum()) for a, b in zip(here, there, strict=True)) ** 0.5
-        assert change <= design.lipschitz() * ((move**2).sum() + (shift**2).sum()) ** 0.5
+        assert change <= design.lipschitz * ((move**2).sum() + (shift**2).sum()) ** 0.5
+
+
+@pytest.mark.parametrize("classes", [3, 70])
+def test_loss_of_few_and_of_many_classes(rng, classes):
+    x, labels = rng.random((20, 2)), rng.integers(0, classes, 20)
+    design = Design.build(x, labels, classes)
+    weights, bias = rng.standard_normal((2, classes)), rng.standard_normal(classes)
+    _, raw_bias = unscale(design, weights, bias)
+    truth = oracle.elastic_net_objective(x / design.scale, labels, weights, raw_bias, 0.0, 0.5)
+    logits = design.logits(weights, bias)
+    assert design.loss(logits) == pytest.approx(truth, rel=1e-12)
+    assert design.loss_and_slopes(logits)[0] == pytest.approx(truth, rel=1e-12)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_some_columns_are_the_same_problem_with_the_other_weights_zero(sparse, point):
+    design, _, _ = make_design(sparse=sparse)
+    keep = np.array([True, False, True, True, False, False])
+    weights, bias = point
+    weights[~keep] = 0.0
+    part = design.columns(keep)
+    np.testing.assert_allclose(
+        part.logits(weights[keep], bias), design.logits(weights, bias), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        part.gradient(weights[keep], bias)[0], design.gradient(weights, bias)[0][keep], atol=1e-12
+    )
+
+
+def test_one_scale_is_the_same_problem_in_other_units(point):
+    design, _, _ = make_design(sparse=True)
+    raw, (weights, bias) = design.one_scale(), point
+    assert len(set(raw.scale)) == 1
+    assert raw.scale[0] == pytest.approx(np.sqrt((design.scale**2).mean()))
+    rescaled = weights * (raw.scale / design.scale)[:, None]
+    np.testing.assert_allclose(raw.logits(rescaled, bias), design.logits(weights, bias), atol=1e-12)
+
+
+def test_constant_codes_keep_a_positive_unit_of_variance():
+    design = Design.build(np.full((4, 3), 0.1), np.array([0, 1, 0, 1]), 2)
+    assert design.total_variance() == 1e-12
 
 
 def test_total_variance_is_that_of_the_scaled_codes():

@@ -70,6 +70,23 @@ def test_temperature_undoes_overconfidence(rng):
         )
 
 
+@pytest.mark.parametrize("rows", [1, 6, 40])
+def test_temperature_minimises_the_smoothed_cross_entropy(rng, rows):
+    logits = rng.standard_normal((rows, 4)) * 3
+    labels = np.where(rng.random(rows) < 0.8, logits.argmax(axis=1), rng.integers(0, 4, rows))
+    best = metrics.fit_temperature(logits, labels)
+    least = oracle.smoothed_cross_entropy(logits, labels, best)
+    for other in np.exp(np.linspace(-4, 4, 81)):
+        assert least <= oracle.smoothed_cross_entropy(logits, labels, other) + 1e-9
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_a_few_rows_that_are_all_right_do_not_make_the_probe_certain(size):
+    logits = size * np.eye(3)[np.arange(6) % 3]
+    best = metrics.fit_temperature(logits, np.arange(6) % 3)
+    assert metrics.softmax(logits / best).max() == pytest.approx(7 / 8, abs=1e-3)
+
+
 def make_probe(rng, c=25):
     weights = torch.from_numpy(rng.standard_normal((3, c))).float()
     return Probe(weights, torch.zeros(3), ("a", "b", "c"))
@@ -89,6 +106,15 @@ def test_contributing_concepts_match_the_count_one_by_one(rng, share):
     assert metrics.contributing_concepts(probe, codes, share) == pytest.approx(np.mean(truth))
 
 
+def test_stored_codes_alone_give_the_same_counts(rng):
+    probe, codes = make_probe(rng), rng.random((700, 25)) * (rng.random((700, 25)) < 0.2)
+    codes[3] = 0.0
+    np.testing.assert_array_equal(
+        metrics.concepts_per_decision(probe, sp.csr_matrix(codes)),
+        metrics.concepts_per_decision(probe, codes),
+    )
+
+
 def test_a_decision_without_contribution_rests_on_no_concept(rng):
     assert (
         metrics.concepts_per_decision(make_probe(rng), np.zeros((2, 25))).tolist() == [[0] * 3] * 2
@@ -106,14 +132,6 @@ def test_sparse_and_dense_codes_score_alike(rng):
 def test_codes_of_another_width_are_refused(rng):
     with pytest.raises(InvalidInput, match="24 concepts, the probe reads 25"):
         metrics.probe_logits(make_probe(rng), np.ones((2, 24)))
-
-
-def test_accuracy_at_nec_scores_each_head(rng):
-    probe, codes = make_probe(rng), rng.random((30, 25))
-    labels = metrics.probe_logits(probe, codes).argmax(axis=1)
-    empty = Probe(torch.zeros(3, 25), torch.tensor([1.0, 0.0, 0.0]), ("a", "b", "c"))
-    found = metrics.accuracy_at_nec({5: empty, 25: probe}, codes, labels)
-    assert found == {5: pytest.approx((labels == 0).mean()), 25: 1.0}
 
 
 @pytest.mark.parametrize("sparse", [False, True])
