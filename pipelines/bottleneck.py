@@ -177,7 +177,7 @@ def baselines(
     labels = {split: indices for split, (_, indices) in data.items() if len(indices)}
     if "test" not in vectors:
         return {"zero_shot": None, "linear_probe": None}
-    linear = linear_probe_accuracy(vectors, labels, classes, seed=recipe.seed)
+    linear = linear_probe_accuracy(vectors, labels, classes, probe_config(recipe))
     return {
         "zero_shot": zero_shot_accuracy(vectors["test"], texts, labels["test"]),
         "linear_probe": linear["test"],

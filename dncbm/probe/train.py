@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
+from dncbm.config import check_types
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.probe.adam import AdamConfig, fit_adam
 from dncbm.probe.heads import nec_head
@@ -93,6 +94,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
+        check_types(self, "probe")
         if self.solver not in SOLVERS:
             raise UnknownName("solver", self.solver, SOLVERS)
         if self.truncation not in TRUNCATIONS:
