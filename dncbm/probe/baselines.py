@@ -18,6 +18,7 @@ from dncbm.probe.solvers import SolverOptions
 from dncbm.probe.splits import Splits, hold_out, named_splits, prepare_splits, stratified_rows
 from dncbm.probe.train import ProbeConfig
 from dncbm.training.progress import Progress, no_progress
+from dncbm.training.threads import threads_for
 
 MOST_ROWS = 200_000
 """The linear probe is fitted on a sample of at most about this many training rows."""
@@ -95,7 +96,8 @@ def linear_probe_accuracy(
         options=config.hold_out_options(),
         dtype="float32" if sampled else config.precision,
     )
-    weights, bias = _fit(splits, len(classes), config, progress)
+    with threads_for(splits.train.matrix.shape[0] * splits.train.matrix.shape[1] * len(classes)):
+        weights, bias = _fit(splits, len(classes), config, progress)
     measured = {name: (split.matrix, split.labels) for name, split in splits.named().items()}
     if tested is not None and len(tested[1]):
         _check_width(tested[0], weights.shape[1])

@@ -19,6 +19,7 @@ from dncbm.probe.loss import Design
 _MAX_ROWS = 2_000
 _MAX_COLUMNS = 4096
 _MAX_ENTRIES = 20_000_000
+_MAX_SPECTRUM = 1024
 _LEAST = 1e-6
 
 
@@ -96,7 +97,35 @@ class _Blocks:
         return weights
 
 
-Coordinates: TypeAlias = _Diagonal | _Blocks
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spectrum:
+    """All weights free: the blocks of all classes have the eigenvectors of `G` in common."""
+
+    vectors: Float[np.ndarray, "c c"]
+    size: Float[np.ndarray, "c k"]
+    """Weight along each eigenvector per unit of its variable."""
+
+    @classmethod
+    def build(cls, design: Design, penalty: float) -> "_Spectrum":
+        values, vectors = np.linalg.eigh(covariance(design))
+        curvature = np.outer(np.maximum(values, 0.0), class_curvature(design))
+        return cls(vectors, (curvature + max(penalty, _LEAST)) ** -0.5)
+
+    def free(self, table: Float[np.ndarray, "c k"]) -> Float[np.ndarray, "..."]:
+        return table
+
+    def enter(self, weights: Float[np.ndarray, "c k"]) -> Float[np.ndarray, " p"]:
+        return (self.vectors.T @ weights / self.size).ravel()
+
+    def pull(self, gradient: Float[np.ndarray, "c k"]) -> Float[np.ndarray, " p"]:
+        return (self.vectors.T @ gradient * self.size).ravel()
+
+    def leave(self, variables: Float[np.ndarray, " p"]) -> Float[np.ndarray, "c k"]:
+        return self.vectors @ (variables.reshape(self.size.shape) * self.size)
+
+
+Coordinates: TypeAlias = _Diagonal | _Blocks | _Spectrum
 """Which weights of a (c, k) table are free, and the variables (p,) that stand for them.
 
 `enter` gives the variables of weights, `leave` the weights of variables (zero where not free),
@@ -108,8 +137,11 @@ table, with zeros as padding.
 def coordinates(
     design: Design, mask: Bool[np.ndarray, "c k"] | None, penalty: float
 ) -> Coordinates:
-    """Round coordinates of the masked weights: full blocks where small enough, else a diagonal."""
-    if mask is not None:
+    """Round coordinates of the free weights where that is cheap, else scaled ones."""
+    if mask is None:
+        if design.num_columns <= _MAX_SPECTRUM:
+            return _Spectrum.build(design, penalty)
+    else:
         most = int(mask.sum(axis=0).max())
         if design.num_columns <= _MAX_COLUMNS and design.num_classes * most**2 <= _MAX_ENTRIES:
             return _Blocks.build(design, mask, penalty)

@@ -39,6 +39,7 @@ from dncbm.probe.solvers import Solution, SolverOptions, null_solution
 from dncbm.probe.splits import HoldOut, Splits, prepare_splits
 from dncbm.probe.truncation import TRUNCATIONS, check_nec, to_probe
 from dncbm.training.progress import Progress, no_progress
+from dncbm.training.threads import threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +186,16 @@ def train_probe(
         codes, labels, names, options=config.hold_out_options(), dtype=config.precision
     )
     bench = _bench(splits, config, checkpoint, progress)
+    # Codes are sparse: what is left for the threads of dense products is small.
+    with threads_for(splits.train.matrix.size * len(names)):
+        trained = _fitted(splits, names, config, bench)
+    bench.memo.forget_others()
+    return trained
+
+
+def _fitted(
+    splits: Splits, names: tuple[str, ...], config: ProbeConfig, bench: Bench
+) -> TrainedProbe:
     if config.solver == "paper":
         dense, sources, history = _fit_paper(splits, names, config, bench)
     else:
@@ -195,10 +206,8 @@ def train_probe(
         # With the `paper` solver, or a dense fit off the path, both name the same fit.
         cuts = {item.name: item for item in (*cut_sources(sources, nec), dense)}
         heads[nec] = nec_head(bench, list(cuts.values()), nec, config.truncation)
-        progress("probe heads", done, len(set(config.necs)))
-    trained = _trained(dense, heads, names, splits, history)
-    bench.memo.forget_others()
-    return trained
+        bench.progress("probe heads", done, len(set(config.necs)))
+    return _trained(dense, heads, names, splits, history)
 
 
 def _warnings(dense: Candidate) -> tuple[str, ...]:
