@@ -39,6 +39,7 @@ HERE = Path(__file__).parent
 RULES = {
     "paper": naming_preset("paper"),
     "dictionary row": NamingConfig(direction="dictionary"),
+    "image prototype, no back-off": NamingConfig(direction="images", back_off=0.0),
     "image prototype": NamingConfig(direction="images"),
     "halfway": NamingConfig(direction="both"),
 }

@@ -27,7 +27,7 @@ class ConceptName:
     """Cosine between what the name was compared with (`NamingConfig.direction`) and the word,
     in [-1, 1]."""
     margin: float
-    """Score minus the score of the best other vocabulary entry, >= 0."""
+    """Best score of any vocabulary entry minus that of the next, >= 0."""
     alternatives: tuple[tuple[str, float], ...]
     """The next best entries with their scores, best first."""
     status: ConceptStatus

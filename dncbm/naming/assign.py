@@ -7,6 +7,7 @@ centring, a calibrated threshold, a margin, alternatives, groups and blocked wor
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dncbm.errors import InvalidInput
+from dncbm.naming.backoff import Backoff
 from dncbm.naming.blocklist import default_blocklist
 from dncbm.naming.centring import centre_directions, centre_words, mean_word
 from dncbm.naming.config import NamingConfig
@@ -40,8 +42,14 @@ class Naming:
     """Share of the true nearest words that the index finds; 1 for the exact index."""
 
 
-_Match = tuple[list[int], list[float], float]
-"""Of one concept: rows and scores of its best shown words, and its best blocked score."""
+class _Match(NamedTuple):
+    """The best words of one concept."""
+
+    rows: list[int]
+    """Of the shown words, best first; -1 where there are no more."""
+    scores: list[float]
+    hidden: float
+    """Best score of a blocked word."""
 
 
 def assign_names(
@@ -108,10 +116,12 @@ def name_dictionary(
     limits = torch.where(living, threshold, torch.inf).tolist() if threshold is not None else None
     matches = _matches(directions, index, words[hidden], config.alternatives + 1)
     labels = [vocabulary.words[i] for i in shown.tolist()]
-    names = [
-        _decide(concept, match, labels, -torch.inf if limits is None else limits[concept], config)
-        for concept, match in enumerate(matches)
-    ]
+    speak = Backoff(words[shown], labels, config.back_off)
+    names = []
+    for concept, match in enumerate(matches):
+        limit = -torch.inf if limits is None else limits[concept]
+        first = speak(directions[concept], match.rows[0], match.scores[0], limit)
+        names.append(_decide(concept, match, first, labels, limit, config))
     recall = index.recall(directions[:_RECALL_SAMPLE], config.alternatives + 1)
     return Naming(names=_grouped(names), space=space, threshold=threshold, index_recall=recall)
 
@@ -159,21 +169,25 @@ def _matches(directions: Tensor, index: WordIndex, hidden: Tensor, count: int) -
     if len(hidden):
         blocks = [(block @ hidden.T).amax(dim=1) for block in directions.split(_BLOCK)]
         best_hidden = torch.cat(blocks)
-    return list(zip(rows.tolist(), scores.tolist(), best_hidden.tolist(), strict=True))
+    return [
+        _Match(*parts)
+        for parts in zip(rows.tolist(), scores.tolist(), best_hidden.tolist(), strict=True)
+    ]
 
 
 def _decide(
     concept: int,
     match: _Match,
+    first: tuple[int, float],
     labels: Sequence[str],
     limit: float,
     config: NamingConfig,
 ) -> ConceptName:
-    rows, scores, hidden = match
-    best, margin = scores[0], max(scores[0] - scores[1], 0.0)
-    ranked = tuple(
-        (labels[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0
-    )
+    best, margin = match.scores[0], max(match.scores[0] - match.scores[1], 0.0)
+    others = zip(match.rows, match.scores, strict=True)
+    order = [first, *((row, score) for row, score in others if row >= 0 and row != first[0])]
+    ranked = tuple((labels[row], score) for row, score in order[: config.alternatives + 1])
+    hidden = match.hidden
     status: ConceptStatus = "named" if best >= limit and margin >= config.min_margin else "unnamed"
     if status == "unnamed" and hidden > best and hidden >= limit:
         status = "blocked"
@@ -181,7 +195,7 @@ def _decide(
     return ConceptName(
         concept=concept,
         name=ranked[0][0] if named else f"concept {concept}",
-        score=best,
+        score=first[1],
         margin=margin,
         alternatives=ranked[1:] if named else ranked[: config.alternatives],
         status=status,

@@ -27,6 +27,9 @@ class NamingConfig:
     threshold, every concept is named."""
     min_margin: float = 0.0
     """A name must beat the next word by at least this much."""
+    back_off: float = 0.1
+    """A phrase gives way to a part of it ("cat scanner" to "cat") that lacks at most this much of
+    its score; 0 never."""
     alternatives: int = 5
     """Next best words kept per concept."""
     blocked_words: tuple[str, ...] = ()
@@ -52,11 +55,15 @@ class NamingConfig:
                 f"false_name_rate is {rate}; it must lie between 0 and 1, or be None for no "
                 "threshold."
             )
-        if self.alternatives < 1 or self.null_directions < 100 or not self.min_margin >= 0:
+        if (
+            self.alternatives < 1
+            or self.null_directions < 100
+            or not (self.min_margin >= 0 and self.back_off >= 0)
+        ):
             raise InvalidInput(
                 f"alternatives is {self.alternatives} (at least 1), null_directions is "
-                f"{self.null_directions} (at least 100), min_margin is {self.min_margin} (at "
-                "least 0). Correct the one out of range."
+                f"{self.null_directions} (at least 100), min_margin is {self.min_margin} and "
+                f"back_off is {self.back_off} (at least 0). Correct the one out of range."
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,7 +74,9 @@ class NamingConfig:
 PRESETS: dict[str, NamingConfig] = {
     "default": NamingConfig(),
     # Rao et al. 2024: nearest word to the row by cosine, no centring, every concept is named.
-    "paper": NamingConfig(direction="dictionary", centring="none", false_name_rate=None),
+    "paper": NamingConfig(
+        direction="dictionary", centring="none", false_name_rate=None, back_off=0.0
+    ),
 }
 
 

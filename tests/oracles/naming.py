@@ -65,3 +65,18 @@ def prototype(codes: np.ndarray, images: np.ndarray) -> np.ndarray:
     rows = [unit(image.astype(np.float64)) for image in images]
     weighted = sum(code * row for code, row in zip(codes, rows, strict=True)) / sum(codes)
     return unit(weighted - sum(rows) / len(rows))
+
+
+def backed_off(words: tuple[str, ...], scores: list[float], slack: float, limit: float) -> str:
+    """The best word, or the shortest run of its words that is known and nearly as good."""
+    best = max(range(len(words)), key=lambda i: scores[i])
+    pieces, known = words[best].split(), []
+    for length in range(1, len(pieces)):
+        for start in range(len(pieces) - length + 1):
+            run = " ".join(pieces[start : start + length])
+            if run not in words and run.endswith("s"):
+                run = run[:-1]
+            if run in words and scores[best] - scores[words.index(run)] <= slack:
+                below = scores[words.index(run)] < limit <= scores[best]
+                known += [] if below else [(length, -scores[words.index(run)], run)]
+    return min(known)[2] if known and slack else words[best]

@@ -30,7 +30,8 @@ def test_options_are_json(tmp_path: Any) -> None:
         ({"false_name_rate": float("nan")}, "false_name_rate is nan"),
         ({"alternatives": 0}, r"alternatives is 0 \(at least 1\)"),
         ({"null_directions": 5}, r"null_directions is\s+5 \(at least 100\)"),
-        ({"min_margin": -0.1}, r"min_margin is -0.1 \(at least 0\)"),
+        ({"min_margin": -0.1}, r"min_margin is -0.1 and"),
+        ({"back_off": -1.0}, r"back_off is -1.0 \(at least 0\)"),
         ({"index": "annoy"}, "Unknown index 'annoy'"),
     ],
 )
