@@ -73,7 +73,7 @@ def _head_title(key: str, used: float | None) -> tuple[str, str]:
     allowed = int(key.removeprefix("nec"))
     fewer = used is not None and used < 0.95 * allowed
     note = f"the best such head uses {used:.3g}" if fewer else ""
-    return f"DN-CBM, at most {allowed} concepts per class", note
+    return f"DN-CBM, ≤ {allowed} concepts per class", note
 
 
 def nec_curve(predictor: Predictor) -> list[tuple[float, float]]:

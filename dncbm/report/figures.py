@@ -108,12 +108,14 @@ def _accuracy_vs_nec(axes: Any, data: ReportData) -> None:
     x = [nec for nec, _ in points]
     y = [100 * accuracy for _, accuracy in points]
     baselines = [row for row in data.accuracies if row.baseline]
+    highest = max((100 * row.accuracy for row in baselines), default=101.0)
     axes.plot(x, y, color=MAIN, linewidth=2, marker="o", markersize=5, clip_on=False, zorder=3)
     for position, value in zip(x, y, strict=True):
         axes.annotate(
             f"{value:.1f}",
             (position, value),
-            xytext=(0, -15),
+            # on the side of the point that the baselines do not cross
+            xytext=(0, 8 if value >= highest else -15),
             textcoords="offset points",
             ha="center",
             fontsize=9,
