@@ -37,12 +37,16 @@ def locked(folder: Path) -> Iterator[bool]:
 
     Raises:
         BlockingIOError: another process, or thread, holds it.
+        FileNotFoundError: it was removed meanwhile.
     """
     if fcntl is None:
         yield False
         return
     with (folder / LOCK).open("w") as lock:
-        yield _flock(lock.fileno())
+        held = _flock(lock.fileno())
+        if held and not os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):
+            raise FileNotFoundError(errno.ENOENT, "removed before it was locked", str(folder))
+        yield held
 
 
 def _flock(handle: int) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dncbm.artifacts import require_input
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
 from dncbm.errors import InvalidInput, UnknownName
@@ -20,6 +19,7 @@ from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
+from pipelines.origin import require_one_origin
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
@@ -122,24 +122,6 @@ def bottleneck_stage(
         )
         workspace.discard("bottleneck")
     return load_cbm(workspace.cbm)
-
-
-def require_one_origin(
-    embeddings: EmbeddingsArtifact, sae: LoadedSae, dictionary: Dictionary, encoder: Encoder
-) -> None:
-    """Refuse parts that do not belong together, by name.
-
-    Raises:
-        ArtifactMismatch: an encoder, embeddings or an autoencoder of another origin.
-    """
-    again = "Run the stage that made it again on the new input."
-    for manifest, name, role, actual in (
-        (embeddings.manifest, "embeddings", "encoder", encoder.fingerprint),
-        (sae.manifest, "sae", "embeddings", embeddings.manifest.fingerprint),
-        (dictionary.manifest, "dictionary", "encoder", encoder.fingerprint),
-        (dictionary.manifest, "dictionary", "sae", sae.manifest.fingerprint),
-    ):
-        require_input(manifest, role, actual, artifact=f"The {name} artifact", remedy=again)
 
 
 def kept_by_the_sae(

@@ -35,10 +35,16 @@ from pipelines.workspace import Workspace
 Result = dict[str, Any]
 
 _PHOTOS_AT_ONCE = 64
+_OF_EMBED = ("data", "dataset", "encoder", "device", "precision", "workers", "batch_size", "seed")
+"""Fields of a recipe that `dncbm embed` sets anew."""
 
 
 def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
-    """Stage 1 of a new or an interrupted model directory."""
+    """Stage 1 of a new or an interrupted model directory; later stages' choices are kept."""
+    if workspace.has_recipe():
+        recipe = dataclasses.replace(
+            workspace.read_recipe(), **{name: getattr(recipe, name) for name in _OF_EMBED}
+        )
     source = open_recipe_source(recipe)
     encoder = load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
     embeddings = embed_stage(recipe, source, encoder, workspace.create().embeddings, progress)

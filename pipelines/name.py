@@ -33,6 +33,7 @@ from dncbm.sae.rows import ShardRows, chunks
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.discover import train_rows
+from pipelines.origin import require_same_photos
 from pipelines.photos import embedded_source, read_photo, records_by_row
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
@@ -53,7 +54,12 @@ def name_stage(
     workspace: Workspace,
     progress: Progress = no_progress,
 ) -> Dictionary:
-    """Name every concept and keep its top train images, or read the dictionary already made."""
+    """Name every concept and keep its top train images, or read the dictionary already made.
+
+    Raises:
+        ArtifactMismatch: autoencoder, embeddings and encoder do not belong together.
+    """
+    require_same_photos(embeddings, sae, encoder)
     vocabulary = vocabulary_stage(recipe, encoder, workspace)
     config = naming_config(recipe)
     recorded = {"naming": config.as_dict(), "examples": recipe.examples}

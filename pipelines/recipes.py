@@ -85,6 +85,7 @@ class Recipe:
         return replace(
             self,
             data=self.data and located(self.data, base),
+            dataset=self.dataset and _located_dataset(self.dataset, base),
             vocabulary=self.vocabulary and located(self.vocabulary, base),
             encoder=_located_encoder(self.encoder, base),
         )
@@ -110,11 +111,20 @@ def located(text: str, base: Path) -> str:
     return os.path.abspath(base / Path(text).expanduser())
 
 
+def _located_dataset(text: str, base: Path) -> str:
+    """A data set that was saved to a folder, with its absolute path."""
+    folder = base / Path(text.removeprefix("hf:")).expanduser()
+    return f"hf:{located(str(folder), base)}" if folder.is_dir() else text
+
+
 def _located_encoder(text: str, base: Path) -> str:
     """The encoder with an absolute path where it names a file or a folder."""
-    for mark in ("local-dir:", "@", ":"):
-        before, found, path = text.partition(mark)
-        if found and path and (base / Path(path).expanduser()).exists():
+    scheme, _, folder = text.partition("local-dir:")
+    if folder and not scheme:
+        return f"local-dir:{located(folder, base)}"
+    for mark in ("@", ":"):  # ARCH:TAG@FILE or ARCH:FILE; a tag or a hub id is no file
+        before, _, path = text.partition(mark)
+        if path and before != "hf-hub" and (base / Path(path).expanduser()).is_file():
             return before + mark + located(path, base)
     return text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from dncbm.artifacts import load_manifest
+from dncbm.artifacts import load_manifest, require_input
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
 from dncbm.predictor import Predictor
 from dncbm.probe.metrics import confusion, probe_logits
@@ -40,6 +40,13 @@ def report_stage(
 def collect(recipe: Recipe, workspace: Workspace, predictor: Predictor) -> ReportData:
     """The plain values that the report shows."""
     embeddings = load_embeddings(workspace.embeddings)
+    require_input(
+        predictor.cbm.manifest,
+        "embeddings",
+        embeddings.manifest.fingerprint,
+        artifact=f"The classifier {workspace.cbm}",
+        remedy="Run `dncbm discover`, `name` and `bottleneck` again.",
+    )
     splits = labelled_rows(embeddings, predictor.classes)
     train, judged = splits["train"], splits["test"] if len(splits["test"][0]) else splits["train"]
     train_codes, codes = (_encode(predictor, embeddings, rows) for rows, _ in (train, judged))
@@ -50,7 +57,7 @@ def collect(recipe: Recipe, workspace: Workspace, predictor: Predictor) -> Repor
         encoder=predictor.encoder.spec,
         created=datetime.now(UTC).isoformat(timespec="minutes"),
         recipe=parts.recipe_rows(recipe),
-        fingerprints=dict(predictor.cbm.manifest.inputs),
+        fingerprints=predictor.cbm.manifest.inputs | {"cbm": predictor.cbm.manifest.fingerprint},
         splits={split: len(rows) for split, (rows, _) in splits.items()},
         accuracies=parts.accuracy_rows(predictor, len(judged[0])),
         nec_curve=parts.nec_curve(predictor),

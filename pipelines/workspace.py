@@ -91,9 +91,13 @@ class Workspace:
     def _work_is_ours(self) -> bool:
         return (self.work / _OURS).is_file()
 
+    def has_recipe(self) -> bool:
+        """Whether a stage has run here before."""
+        return (self.root / RECIPE).is_file()
+
     def read_recipe(self) -> Recipe:
         """The recipe that earlier stages of this model directory used."""
-        if not (self.root / RECIPE).is_file():
+        if not self.has_recipe():
             raise ArtifactError(
                 f"{self.root} is not a model directory: it has no {RECIPE}. "
                 "Begin with `dncbm embed --out DIR` or `dncbm quickstart`."

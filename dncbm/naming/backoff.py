@@ -1,4 +1,4 @@
-"""From a phrase to one of its own words, where the rest of the phrase adds nothing.
+"""From a phrase to a part of it, where the rest of the phrase adds nothing.
 
 A vocabulary of phrases holds many that share a word with the right name ("cat", "cat scanner", "cat
 in a tree"), and chance decides which of them comes first. The shorter one claims less.

@@ -26,10 +26,10 @@ class NamingConfig:
     """Share of meaningless directions that may get a name; sets the threshold. None: no
     threshold, every concept is named."""
     min_margin: float = 0.0
-    """A name must beat the next word by at least this much."""
+    """The best word must beat the next by at least this much, before any back-off."""
     back_off: float = 0.1
-    """A phrase gives way to a part of it ("cat scanner" to "cat") that lacks at most this much of
-    its score; 0 never."""
+    """A phrase gives way to the shortest run of its words ("cat scanner" to "cat") that lacks at
+    most this much of its score; 0 never."""
     alternatives: int = 5
     """Next best words kept per concept."""
     blocked_words: tuple[str, ...] = ()

@@ -76,11 +76,12 @@ class Dictionary:
     def search(self, text: Float[Tensor, "d"], limit: int) -> list[tuple[int, float]]:
         """The concepts nearest to a text embedding, as (concept, cosine), best first.
 
-        Compared as the names were. Blocked concepts are left out.
+        Compared as the names were. Blocked concepts and those that never fire are left out.
         """
         cosines = self.space.scores(text[None])[0].numpy()
         order = np.argsort(-cosines, kind="stable")
-        shown = (i for i in order if self.names[i].status != "blocked")
+        fires = self.statistics["density"].to_numpy() > 0
+        shown = (i for i in order if fires[i] and self.names[i].status != "blocked")
         return [(int(i), float(cosines[i])) for i in islice(shown, limit)]
 
     def thumbnail(self, row: int) -> Path | None:

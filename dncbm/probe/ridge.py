@@ -1,5 +1,6 @@
 """Softmax regression with an L2 penalty, by L-BFGS in round coordinates."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def refit(
     used = np.asarray(keep.any(axis=1))
     begin = null_solution(design) if start is None else start
     if not used.any():
-        return null_solution(design)
+        return replace(null_solution(design), penalty=penalty, l1_ratio=0.0)
     part = solve_ridge(design.columns(used), begin.rows(used), penalty, options, mask=keep[used])
     weights = np.zeros(keep.shape)
     weights[used] = part.weights

@@ -1,6 +1,6 @@
 """Print, for a human reader, the words nearest to class means and to single photos.
 
-    python examples/mini/nearest_words.py --data ../shared/data --words vocab/visual_words.txt
+    python examples/mini/nearest_words.py --data ../shared/data --words vocab/words.txt
 
 Class means are taken minus the mean of all photos of the source, words minus the mean of all
 words: what is left is a direction such as the ones that a dictionary's concepts are.

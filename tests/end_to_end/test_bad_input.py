@@ -1,5 +1,7 @@
 """Every door answers bad input with what is wrong, the value, the rule and the next step."""
 
+import json
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dncbm.artifacts import load_manifest
 from dncbm.data.concept_world import write_concept_world
 from dncbm.errors import InvalidInput
 from dncbm.predictor import _require_images
@@ -161,8 +164,6 @@ def test_a_few_broken_photos_are_skipped_and_counted(dncbm, tmp_path: Path) -> N
 
 
 def test_the_parts_of_two_models_are_not_mixed(finished, dncbm, tmp_path: Path) -> None:
-    import shutil
-
     out, _ = finished
     other = tmp_path / "other"
     shutil.copytree(out, other)
@@ -180,6 +181,39 @@ def test_the_parts_of_two_models_are_not_mixed(finished, dncbm, tmp_path: Path) 
     assert done.code == 1
     assert done.json["model"]["dictionary"].startswith("stale: made with sae")
     assert done.json["model"]["embeddings"].startswith("whole")
+
+
+def test_embeddings_that_were_made_again_are_noticed_everywhere(
+    finished, dncbm, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished[0], model)
+    before = json.loads((model / "recipe.json").read_text())
+    done = dncbm("embed", "--data", before["data"], "--out", model, "--workers", 0, "--seed", 9)
+    assert done.code == 0, done.err
+    after = json.loads((model / "recipe.json").read_text())
+    assert after == before | {"seed": 9}, "what later stages were told is kept"
+    if (
+        load_manifest(model / "embeddings").fingerprint
+        == load_manifest(finished[0] / "embeddings").fingerprint
+    ):
+        photo(model.parent / "photos" / "a" / "x.png")
+        two_classes(model.parent / "photos")
+        done = dncbm("embed", "--data", model.parent / "photos", "--out", model, "--workers", 0)
+        assert done.code == 0, done.err
+    for stage in ("report", "name", "bottleneck", "evaluate"):
+        done = dncbm(stage, model)
+        assert done.code == 1, stage
+        assert "was made with embeddings" in done.message, stage
+
+
+def test_a_report_of_an_older_classifier_is_stale(finished, dncbm, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished[0], model)
+    assert dncbm("bottleneck", model, "--set", "probe.necs=[3]").code == 0
+    done = dncbm("doctor", model, "--json")
+    assert done.code == 1
+    assert done.json["model"]["report"].startswith("stale: made with cbm")
 
 
 def test_the_library_says_how_to_give_images() -> None:

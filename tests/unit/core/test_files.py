@@ -1,6 +1,7 @@
 """Debris of killed processes goes, work of living ones stays."""
 
 import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,3 +110,25 @@ def test_a_file_system_that_flushes_files_alone(
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="Invalid argument"):
         files.sync(tmp_path / "file")
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no file locks")
+def test_a_lock_on_what_was_removed_meanwhile_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "draft"
+    folder.mkdir()
+    flock = files._flock
+
+    def swept_first(handle: int) -> bool:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / files.LOCK).write_text("of another writer")
+        return flock(handle)
+
+    monkeypatch.setattr(files, "_flock", swept_first)
+    with (
+        pytest.raises(FileNotFoundError, match="removed before it was locked"),
+        files.locked(folder),
+    ):
+        pass

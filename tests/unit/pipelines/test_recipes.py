@@ -83,8 +83,18 @@ def test_files_in_the_name_of_an_encoder_become_absolute(tmp_path: Path) -> None
         "hf-hub:org/name": "hf-hub:org/name",
         "mini": "mini",
     }
+    (tmp_path / "openai").mkdir()  # a folder of the name of a tag is not meant
+    (tmp_path / "org" / "name").mkdir(parents=True)
     for given, expected in names.items():
         assert Recipe(encoder=given).located(tmp_path).encoder == expected
+
+
+def test_a_data_set_that_was_saved_here_becomes_absolute(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    for given in ("hf:saved", "saved"):
+        assert Recipe(dataset=given).located(tmp_path).dataset == f"hf:{tmp_path}/saved"
+    assert Recipe(dataset="hf:beans").located(tmp_path).dataset == "hf:beans"
+    assert Recipe(dataset="torchvision:CIFAR10").located(tmp_path).dataset == "torchvision:CIFAR10"
 
 
 def test_overrides_add_up_and_can_be_taken_back() -> None:

@@ -281,6 +281,7 @@ def test_codes_that_tell_no_class_apart_end_at_the_class_shares(caplog, solver, 
         assert "stopped after" not in caplog.text
         if solver == "elastic-net":
             assert found.metrics["notes"] == [NO_SIGNAL]
+            json.dumps(found.metrics["chosen"], allow_nan=False)
             assert not found.probe.weights.any()
 
 
