@@ -110,7 +110,7 @@ def _report(stage: str, done: int, total: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path, help="keeps finished runs, to go on from")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
@@ -132,7 +132,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(1)
     options = _arguments()
-    lines = options.json.read_text().splitlines() if options.json.exists() else []
+    kept = options.json is not None and options.json.exists()
+    lines = options.json.read_text().splitlines() if kept else []
     results = [json.loads(line) for line in lines]
     finished = {(result["method"], result["seed"]) for result in results}
     for seed in options.seeds:
@@ -140,8 +141,9 @@ def main() -> None:
             if (method, seed) in finished:
                 continue
             results.append(run(method, seed, options))
-            with options.json.open("a") as stream:
-                stream.write(json.dumps(results[-1]) + "\n")
+            if options.json is not None:
+                with options.json.open("a") as stream:
+                    stream.write(json.dumps(results[-1]) + "\n")
             print(results[-1], flush=True)
     table = markdown(results)
     print(table)
