@@ -24,6 +24,12 @@ function signed(value) {
   return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 }
 
+// Several concepts may bear one name; their numbers tell them apart.
+function label(item) {
+  const plain = `concept ${item.concept}`;
+  return item.name === plain ? plain : `${item.name} #${item.concept}`;
+}
+
 function barRow(name, value, largest, quiet) {
   const track = element("div", "track");
   const bar = element("div", `bar ${value < 0 ? "against" : "for"}${quiet ? " quiet" : ""}`);
@@ -54,7 +60,7 @@ function resultCard(prediction, file) {
     );
     right.append(element("p", "file", `then ${others.join(", ")}`));
   }
-  const rows = prediction.contributions.map((item) => [item.name, item.contribution, false]);
+  const rows = prediction.contributions.map((item) => [label(item), item.contribution, false]);
   rows.push(["all other concepts", prediction.remainder, true]);
   rows.push(["bias of the class", prediction.bias, true]);
   const largest = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
