@@ -33,7 +33,8 @@ class ConceptName:
     status: ConceptStatus
     """`named`; `unnamed` (score under the threshold); `blocked` (hidden by a block list)."""
     group: int
-    """Concepts with one name share a group: the lowest concept index among them."""
+    """Concepts whose names are equal, or so alike that the encoder cannot tell them apart, share
+    a group: the lowest concept index among them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

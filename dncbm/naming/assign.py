@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -20,7 +21,7 @@ from dncbm.naming.blocklist import default_blocklist
 from dncbm.naming.centring import centre_directions, centre_words, mean_word
 from dncbm.naming.config import NamingConfig
 from dncbm.naming.index import WordIndex
-from dncbm.naming.quality import calibrated_threshold
+from dncbm.naming.quality import calibrated_threshold, near_duplicates
 from dncbm.naming.space import NamingSpace
 from dncbm.naming.vocabulary import Vocabulary, unit_rows
 from dncbm.types import ConceptName, ConceptStatus
@@ -123,7 +124,9 @@ def name_dictionary(
         first = speak(directions[concept], match.rows[0], match.scores[0], limit)
         names.append(_decide(concept, match, first, labels, limit, config))
     recall = index.recall(directions[:_RECALL_SAMPLE], config.alternatives + 1)
-    return Naming(names=_grouped(names), space=space, threshold=threshold, index_recall=recall)
+    return Naming(
+        names=_grouped(names, vocabulary), space=space, threshold=threshold, index_recall=recall
+    )
 
 
 def _require_width(dictionary: Tensor, vocabulary: Vocabulary) -> None:
@@ -203,12 +206,30 @@ def _decide(
     )
 
 
-def _grouped(names: Sequence[ConceptName]) -> list[ConceptName]:
-    """The same names, where concepts of one name share the lowest index among them."""
+def _grouped(names: Sequence[ConceptName], vocabulary: Vocabulary) -> list[ConceptName]:
+    """The same names, where concepts of one meaning share the lowest index among them."""
     first: dict[str, int] = {}
     for name in names:
         if name.status == "named":
             first.setdefault(name.name, name.concept)
+    meanings = _meanings(list(first), vocabulary)
+    lowest: dict[int, int] = {}
+    for word, concept in first.items():  # in the order of their concepts
+        lowest.setdefault(meanings[word], concept)
     return [
-        replace(name, group=first[name.name]) if name.status == "named" else name for name in names
+        replace(name, group=lowest[meanings[name.name]]) if name.status == "named" else name
+        for name in names
     ]
+
+
+def _meanings(used: Sequence[str], vocabulary: Vocabulary) -> dict[str, int]:
+    """A number for each word, the same for words that the encoder cannot tell apart."""
+    rows = {word: row for row, word in enumerate(vocabulary.words)}
+    embeddings = unit_rows(vocabulary.embeddings[[rows[word] for word in used]], "word", used)
+    pairs = [(i, j) for i, j, _ in near_duplicates(embeddings)] if used else []
+    links = sp.coo_matrix(
+        (np.ones(len(pairs)), tuple(zip(*pairs, strict=True)) or ([], [])),
+        shape=(len(used), len(used)),
+    )
+    _, meanings = sp.csgraph.connected_components(links, directed=False)
+    return dict(zip(used, meanings.tolist(), strict=True))

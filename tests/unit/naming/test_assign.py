@@ -39,6 +39,16 @@ def test_paper_rule_agrees_with_the_oracle(
         )
 
 
+def test_words_that_the_encoder_cannot_tell_apart_share_a_group() -> None:
+    words = np.array([[1.0, 0.0, 0.0], [1.0, 0.17, 0.0], [0.0, 0.0, 1.0], [1.0, 0.35, 0.0]])
+    vocabulary = make_vocabulary(["t-shirt", "tee shirt", "hat", "tee"], words)
+    rows = torch.from_numpy(words[[2, 3, 0, 2, 1]]).float()
+    found = assign_names(rows, vocabulary, config=PAPER)
+    assert [name.name for name in found] == ["hat", "tee", "t-shirt", "hat", "tee shirt"]
+    # t-shirt and tee are alike through tee shirt, whatever their own distance
+    assert [name.group for name in found] == [0, 1, 1, 0, 1]
+
+
 def test_concepts_that_never_fire_have_no_name_and_no_part_in_the_threshold(
     rng: np.random.Generator, vocabulary: Vocabulary
 ) -> None:
