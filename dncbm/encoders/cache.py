@@ -171,7 +171,7 @@ def _only_one(work: Path) -> Iterator[None]:
     with writing(work), ExitStack() as stack:
         try:
             stack.enter_context(locked(work))
-        except BlockingIOError as error:
+        except (BlockingIOError, FileNotFoundError) as error:  # held, or swept when another ended
             raise Unavailable(
                 f"Another process is embedding into {work}. Wait for it, or choose another "
                 "output directory."
