@@ -1,6 +1,7 @@
 """The parts of a report, each from a predictor and codes to plain values."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dncbm.report.data import (
     WeightedConcept,
 )
 from dncbm.report.pictures import preview
+from dncbm.types import ConceptName, Prediction
 from pipelines.bottleneck import test_accuracy
 from pipelines.photos import embedded_source, read_photo, records_by_row, sample_photos
 from pipelines.recipes import Recipe
@@ -189,12 +191,29 @@ def _largest(predictor: Predictor, weights: np.ndarray) -> list[WeightedConcept]
     return _weighted(predictor, order, weights[order])
 
 
+def guessed(name: ConceptName) -> str:
+    """The name, or for an unnamed concept its number and the best word with a question mark."""
+    if name.status != "unnamed" or not name.alternatives:
+        return name.name
+    return f"{name.name} ({name.alternatives[0][0]}?)"
+
+
+def _with_guesses(predictor: Predictor, prediction: Prediction) -> Prediction:
+    names = predictor.dictionary.names
+    return replace(
+        prediction,
+        contributions=tuple(
+            replace(part, name=guessed(names[part.concept])) for part in prediction.contributions
+        ),
+    )
+
+
 def _weighted(
     predictor: Predictor, concepts: np.ndarray, values: np.ndarray
 ) -> list[WeightedConcept]:
     names = predictor.dictionary.names
     return [
-        WeightedConcept(concept=int(concept), name=names[concept].name, value=float(value))
+        WeightedConcept(concept=int(concept), name=guessed(names[concept]), value=float(value))
         for concept, value in zip(concepts, values, strict=True)
     ]
 
@@ -221,7 +240,7 @@ def local_explanations(
                 LocalExplanation(
                     image=preview(read_photo(source, record)),
                     title=ids[record],
-                    prediction=best,
+                    prediction=_with_guesses(predictor, best),
                     true_class=predictor.classes[labels[position]],
                     alternatives=others,
                 )
@@ -250,7 +269,7 @@ def _sample_explanations(predictor: Predictor) -> list[LocalExplanation]:
         LocalExplanation(
             image=preview(image),
             title=f"{name} (a photo that is not of this data set)",
-            prediction=best,
+            prediction=_with_guesses(predictor, best),
             alternatives=others,
         )
         for (name, image), (best, *others) in zip(photos, predictions, strict=True)
