@@ -40,6 +40,18 @@ def test_top_examples_agree_with_the_oracle(
     assert as_dict(table, 4) == []
 
 
+def test_later_blocks_still_displace_earlier_images(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.maximum(rng.normal(size=(400, 5)), 0).astype(np.float32)
+    values[200] = values[10]  # ties: the earlier row stays first
+    monkeypatch.setattr(examples, "_ENTRIES", 40)
+    table = top_examples(sparse.csr_matrix(values), 3)
+    for concept in range(5):
+        truth = top_rows(values, concept, 3)
+        assert as_dict(table, concept) == [(r, row, code) for r, (row, code) in enumerate(truth)]
+
+
 def test_ids_and_rows_are_those_of_the_caller(codes: np.ndarray) -> None:
     table = top_examples(
         codes, 1, rows=np.arange(50) + 100, item_ids=[f"photo {i}" for i in range(50)]
