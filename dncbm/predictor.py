@@ -202,10 +202,8 @@ class Predictor:
 
 
 def _require_images(images: Any) -> None:
-    given = images if isinstance(images, list | tuple) else [images]
-    wrong = [item for item in given if not isinstance(item, Image)]
-    if given is not images:
-        wrong = [images]
+    many = isinstance(images, list | tuple)
+    wrong = [item for item in images if not isinstance(item, Image)] if many else [images]
     if wrong:
         raise InvalidInput(
             f"images must be a list of PIL images, got {wrong[0]!r}. Open files first: "
