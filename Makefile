@@ -4,7 +4,7 @@ VENV   ?= .venv
 OUT    ?= quickstart
 ARGS   ?=
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/dncbm quickstart --out $(OUT) $(ARGS)
@@ -18,6 +18,19 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# peers pin other versions of what we use, so they get an environment of their own
+benchmarks: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks $(ARGS)
+
+.venv-peers/.installed: pyproject.toml benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	grep -v '^#' benchmarks/requirements-peers.txt | while read -r peer; do \
+	  .venv-peers/bin/python -m pip install -q --disable-pip-version-check "$$peer" \
+	    || echo "peer $$peer did not install"; \
+	done
+	.venv-peers/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
