@@ -1,4 +1,8 @@
-"""What turns pre-activations (n, c) into sparse non-negative codes (n, c)."""
+"""What turns pre-activations (n, c) into sparse non-negative codes (n, c).
+
+A variant that training is to be fast with also says which entries matter, because at most of
+them the code is 0 and so is every gradient: see `Selecting`.
+"""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.sae import chosen
+from dncbm.sae.gates import Gated, JumpReLU
+from dncbm.training.workers import ALONE, Workers
 
 
 @runtime_checkable
@@ -31,13 +38,24 @@ class Activation(Protocol):
 
 @runtime_checkable
 class Selecting(Protocol):
-    """An activation that keeps chosen entries and cuts all others: training can then be sparse."""
+    """An activation whose training step can leave out most entries."""
 
     def select(self, pre_activations: Any, /) -> Any:
-        """Flat positions (m), ascending by row, of the entries of (n, c) that may be active.
+        """Flat positions (m), ascending by row, of the entries that may have a code or gradient.
 
-        What is active is their positive part; at every other position the code is 0.
+        None where they are so many that dense products are faster.
         """
+        ...
+
+    def codes_of(self, pre_activations: Any, concepts: Any, /) -> Any:
+        """Codes of chosen entries, differentiable in the activation's own parameters too.
+
+        Takes their pre-activations (m) and concepts (m), or a whole table (n, c) and None.
+        """
+        ...
+
+    def sparsity(self, pre_activations: Any, concepts: Any, /) -> Any:
+        """What the sparsity penalty sums over the same entries; a scalar."""
         ...
 
 
@@ -55,6 +73,20 @@ class ReLU(nn.Module):
     def forward(self, pre_activations: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         """max(0, pre-activation)."""
         return torch.relu(pre_activations)
+
+    def select(self, pre_activations: Float[Tensor, "n c"]) -> Int[Tensor, "m"] | None:
+        """The positive entries."""
+        if not chosen.few(chosen.sampled_rows(pre_activations) > 0, pre_activations.dtype):
+            return None
+        return chosen.positions(pre_activations > 0)
+
+    def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """The positive part."""
+        return pre_activations.relu()
+
+    def sparsity(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """Sum of the codes."""
+        return pre_activations.relu().sum()
 
 
 class TopK(nn.Module):
@@ -75,11 +107,19 @@ class TopK(nn.Module):
         return torch.zeros_like(pre_activations).scatter(-1, indices, values.relu())
 
     def select(self, pre_activations: Float[Tensor, "n c"]) -> Int[Tensor, "m"]:
-        """Flat positions of the k largest entries of every row, m = n k."""
+        """The k largest entries of every row, m = n k, ascending by row."""
         rows, concepts = pre_activations.shape
-        indices = pre_activations.topk(self.k, dim=-1, sorted=False).indices
-        first = torch.arange(rows, device=indices.device)[:, None] * concepts
-        return (indices + first).flatten()
+        columns = chosen.largest_per_row(pre_activations, self.k)
+        first = torch.arange(rows, device=columns.device)[:, None] * concepts
+        return (columns + first).flatten()
+
+    def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """The positive part of chosen entries."""
+        return pre_activations.relu()
+
+    def sparsity(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """Sum of the codes of chosen entries."""
+        return pre_activations.relu().sum()
 
 
 class BatchTopK(nn.Module):
@@ -97,6 +137,7 @@ class BatchTopK(nn.Module):
         self.name = "batchtopk"
         self.k = _checked(k)
         self.momentum = momentum
+        self.workers: Workers = ALONE  # whose rows make up the batch
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))
 
@@ -109,18 +150,25 @@ class BatchTopK(nn.Module):
         return pre_activations.relu() * self._kept(pre_activations.detach())
 
     def select(self, pre_activations: Float[Tensor, "n c"]) -> Int[Tensor, "m"]:
-        """Flat positions of the kept entries, m = n k on average."""
-        return self._kept(pre_activations).flatten().nonzero()[:, 0]
+        """The kept entries, m = n k where so many are positive."""
+        return chosen.positions(self._kept(pre_activations))
+
+    def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """The positive part of chosen entries."""
+        return pre_activations.relu()
+
+    def sparsity(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
+        """Sum of the codes of chosen entries."""
+        return pre_activations.relu().sum()
 
     def _kept(self, pre_activations: Tensor) -> Tensor:
         if not self.training:
             return pre_activations > self.threshold.clamp(min=0)
-        positive = pre_activations.relu().flatten()
-        smallest = positive.kthvalue(positive.numel() - self.k * len(pre_activations) + 1).values
-        self._follow(smallest.float())
-        # Where fewer than k n entries are positive the smallest is 0, and zeros are not active.
+        smallest = chosen.kth_largest_of_all(pre_activations, self.k, self.workers)
+        self._follow(smallest.relu().float())
+        # Where fewer than k n entries are positive all of them are kept: zeros are not active.
         # Negated, so that NaN stays and the loss shows it.
-        return ~((pre_activations < smallest) | (pre_activations <= 0))
+        return ~(pre_activations < smallest.clamp(min=torch.finfo(smallest.dtype).tiny))
 
     def _follow(self, smallest: Tensor) -> None:
         # The first batches average plainly, so that the start value 0 leaves no trace.
@@ -133,6 +181,8 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "relu": ReLU,
     "topk": TopK,
     "batchtopk": BatchTopK,
+    "jumprelu": JumpReLU,
+    "gated": Gated,
 }
 
 

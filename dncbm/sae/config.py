@@ -1,6 +1,7 @@
 """All numbers that decide a training run, checked once."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,18 +9,26 @@ from dncbm.config import check_types
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.sae.activations import ACTIVATIONS, Activation, build_activation
 from dncbm.sae.init import Init
+from dncbm.sae.levels import By, Levels, Weighting
 from dncbm.sae.loss import Reduction
+from dncbm.training.precision import PRECISIONS
 
 _CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "reduction": ("mean", "sum"),
     "init": ("paper", "kaiming", "tied", "data"),
     "schedule": ("constant", "cosine"),
-    "precision": ("float32", "bfloat16"),
+    "precision": PRECISIONS,
+    "levels_by": ("concepts", "rank"),
+    "levels_weighting": ("uniform", "reverse"),
 }
-_POSITIVE = ("embed_dim", "num_concepts", "k", "epochs", "batch_size", "lr", "aux_k")
+_POSITIVE = ("embed_dim", "num_concepts", "k", "epochs", "batch_size", "lr", "aux_k", "bandwidth")
 _NOT_NEGATIVE = (
     "l1",
+    "l0",
+    "sparsity_warmup",
+    "archetypes",
+    "relaxation",
     "aux_weight",
     "dead_after",
     "warmup",
@@ -39,9 +48,10 @@ class SaeConfig:
     num_concepts: int
     """Rows of the dictionary."""
     activation: str = "topk"
-    """`relu`, `topk` or `batchtopk`."""
+    """`relu`, `topk`, `batchtopk`, `jumprelu` or `gated`."""
     k: int = 32
-    """Codes kept per row by `topk` and `batchtopk`; `relu` ignores it."""
+    """Codes kept per row by `topk` and `batchtopk`, the mean number that `jumprelu` aims at;
+    `relu` and `gated` ignore it."""
     normalize: bool = False
     """Divide each embedding by its length first."""
     center: bool = False
@@ -53,7 +63,24 @@ class SaeConfig:
     reduction: Reduction = "mean"
     """Of the squared error over the width."""
     l1: float = 0.0
-    """Weight of the sum of a row's codes."""
+    """Weight of the sum of a row's codes; of its open gates for `gated`."""
+    l0: float = 0.0
+    """Weight of `jumprelu`'s penalty (mean number of active codes / k - 1)²."""
+    sparsity_warmup: int = 0
+    """Steps over which the sparsity penalty grows linearly to its weight."""
+    bandwidth: float = 0.03
+    """Width of `jumprelu`'s kernel, in the units of standardised embeddings."""
+    levels: Sequence[float] = ()
+    """Matryoshka: where nested reconstructions end, as shares of the dictionary (`levels_by`
+    concepts, last one 1.0) or as numbers of codes (rank, last one k). Empty: one level."""
+    levels_by: By = "concepts"
+    """`concepts`, or `rank` (MSAE)."""
+    levels_weighting: Weighting = "uniform"
+    """Of the levels' errors: `uniform`, or `reverse` (falling with the level)."""
+    archetypes: int = 0
+    """Data points that dictionary rows are mixtures of (Archetypal SAE); 0 = free rows."""
+    relaxation: float = 1.0
+    """How far such a row may leave its mixture, in mean lengths of the points."""
     aux_weight: float = 0.0
     """Weight of the auxiliary loss of dead concepts; 0 switches it off."""
     aux_k: int = 256
@@ -77,8 +104,9 @@ class SaeConfig:
     """`constant`, or `cosine`: linear warm-up, then half a cosine down to 0."""
     warmup: int = 0
     """Steps of linear warm-up (cosine only)."""
-    precision: str = "float32"
-    """Of the matrix products; parameters and Adam stay float32."""
+    precision: str = "auto"
+    """Of the large matrix products: `float32`, `bfloat16`, or `auto`, which takes bfloat16 where
+    the hardware multiplies it. Parameters and Adam stay float32."""
     seed: int = 49
     """Of initialisation, order of rows and resampling."""
 
@@ -97,6 +125,14 @@ class SaeConfig:
                 "raise num_concepts."
             )
 
+        object.__setattr__(self, "levels", tuple(float(end) for end in self.levels))
+        self.build_levels()
+        if self.archetypes and self.resample_every:
+            raise InvalidInput(
+                "Resampling gives dead concepts free directions, which mixtures of archetypes "
+                "are not. Set resample_every to 0 or archetypes to 0."
+            )
+
     def steps_per_epoch(self, num_rows: int) -> int:
         """Batches in one pass over `num_rows` rows, the last one possibly smaller."""
         return -(-num_rows // self.batch_size)
@@ -108,11 +144,41 @@ class SaeConfig:
 
     def build_activation(self) -> Activation:
         """A fresh activation of the configured kind."""
-        return build_activation(self.activation, {} if self.activation == "relu" else {"k": self.k})
+        settings: dict[str, dict[str, int | float]] = {
+            "topk": {"k": self.k},
+            "batchtopk": {"k": self.k},
+            "jumprelu": {"num_concepts": self.num_concepts, "bandwidth": self.bandwidth},
+            "gated": {"num_concepts": self.num_concepts},
+        }
+        return build_activation(self.activation, settings.get(self.activation, {}))
+
+    def build_levels(self) -> Levels | None:
+        """Nested reconstructions, where configured.
+
+        Raises:
+            InvalidInput: ends that do not fit, or an activation that has none.
+        """
+        if not self.levels:
+            return None
+        if self.activation not in ("topk", "batchtopk"):
+            raise InvalidInput(
+                f"SAE levels need the activation topk or batchtopk, not {self.activation!r}. "
+                "Change activation, or leave levels empty."
+            )
+        if self.levels_by == "rank":
+            ends, last = self.levels, self.k
+        else:
+            ends, last = tuple(e * self.num_concepts for e in self.levels), self.num_concepts
+        if round(ends[-1]) != last:
+            rule = f"k ({self.k})" if self.levels_by == "rank" else "1.0, the whole dictionary"
+            raise InvalidInput(
+                f"SAE levels end at {self.levels[-1]:g}; the last end must be {rule}."
+            )
+        return Levels(self.levels_by, tuple(round(end) for end in ends), self.levels_weighting)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for manifests; `SaeConfig(**values)` is the way back."""
-        return asdict(self)
+        return asdict(self) | {"levels": list(self.levels)}
 
 
 def _require(config: SaeConfig, name: str, *, above: float | None) -> None:

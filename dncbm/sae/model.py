@@ -113,18 +113,6 @@ class SaeModel(nn.Module):
             reconstruction = reconstruction * embeddings.norm(dim=-1, keepdim=True)
         return SaeOutput(codes, reconstruction)
 
-    @torch.no_grad()
-    def normalize_dictionary(self) -> None:
-        """Give every dictionary row unit length."""
-        self.dictionary.copy_(functional.normalize(self.dictionary, dim=-1))
-
-    @torch.no_grad()
-    def project_dictionary_gradient(self) -> None:
-        """Remove from each row's gradient what would only change the row's length."""
-        if self.dictionary.grad is not None:
-            along = (self.dictionary.grad * self.dictionary).sum(dim=-1, keepdim=True)
-            self.dictionary.grad.addcmul_(along, self.dictionary, value=-1)
-
 
 def _check_sizes(embed_dim: int, num_concepts: int, activation: Activation) -> None:
     if embed_dim < 1 or num_concepts < 1:

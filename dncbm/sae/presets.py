@@ -60,6 +60,7 @@ def _dncbm_paper(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]
         "epochs": 200,
         "batch_size": 4096,
         "lr": 5e-4,
+        "precision": "float32",
         "seed": 49,
     }
 

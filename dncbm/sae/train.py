@@ -7,10 +7,9 @@ its checkpoint file to the same bits (on one device with the same number of thre
 
 import logging
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,37 +17,32 @@ from torch import Tensor
 
 from dncbm.artifacts import fingerprint, writing
 from dncbm.errors import ArtifactMismatch, InvalidInput
-from dncbm.sae.active import batch_codes
+from dncbm.sae.activations import BatchTopK
+from dncbm.sae.atoms import ArchetypalAtoms, Atoms, FreeAtoms, archetypes
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.init import initialize, set_standardization
-from dncbm.sae.loss import auxiliary_loss, reconstruction_per_row
+from dncbm.sae.loss import auxiliary_loss
 from dncbm.sae.metrics import SaeMetrics, evaluate_sae
 from dncbm.sae.model import SaeModel
+from dncbm.sae.objective import Encoder, Losses, batch_codes, encoder_parts, losses
+from dncbm.sae.products import Products
 from dncbm.sae.resample import draw_inputs, revive
 from dncbm.sae.rows import EmbeddingRows, InputStatistics, as_rows, input_statistics
-from dncbm.training import precision
 from dncbm.training.checkpoints import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
 )
+from dncbm.training.precision import product_dtype
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.schedules import Schedule, constant, cosine
 from dncbm.training.seeding import generator
+from dncbm.training.workers import ALONE, Workers, current_workers
 
 __all__ = ["Losses", "SaeConfig", "TrainedSae", "train_sae"]
 
 _log = logging.getLogger(__name__)
-
-
-class Losses(NamedTuple):
-    """Terms of one step's loss, unweighted, and their weighted sum."""
-
-    reconstruction: Tensor
-    sparsity: Tensor
-    auxiliary: Tensor
-    total: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,17 +83,17 @@ def train_sae(
     """
     rows = as_rows(embeddings)
     _check_width(rows, config)
-    if config.precision == "bfloat16" and not precision.native_bfloat16(device):
-        _log.warning("%s has no bfloat16 products: float32 instead of bfloat16.", device)
     statistics = input_statistics(rows, normalize=config.normalize)
-    run = TrainingRun(rows, config, statistics, device)
+    workers = current_workers()
+    run = TrainingRun(rows, config, statistics, device, workers)
     identity = fingerprint([config.as_dict(), _describe(rows, statistics)])
     if checkpoint is not None:
         run.restore(checkpoint, identity)
     while run.step < run.total:
         run.advance()
         progress("sae", run.step, run.total)
-        if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == run.total):
+        due = run.step % checkpoint_every == 0 or run.step == run.total
+        if checkpoint is not None and due and workers.rank == 0:
             run.save(checkpoint, identity)
     model = run.model.eval()
     return TrainedSae(model=model, metrics=evaluate_sae(model, rows), history=run.history)
@@ -109,14 +103,25 @@ class TrainingRun:
     """The state of one training run, all of which a checkpoint holds."""
 
     def __init__(
-        self, rows: EmbeddingRows, config: SaeConfig, statistics: InputStatistics, device: str
+        self,
+        rows: EmbeddingRows,
+        config: SaeConfig,
+        statistics: InputStatistics,
+        device: str,
+        workers: Workers = ALONE,
     ) -> None:
         self.rows, self.config, self.device = rows, config, torch.device(device)
+        self.workers = workers
         self.total = config.total_steps(len(rows))
         self.per_epoch = config.steps_per_epoch(len(rows))
         self.schedule = _schedule(config, self.total)
         self.model = build_initial(rows, config, statistics).to(self.device).train()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.atoms = _atoms(self.model, rows, config)
+        self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, fused=True)
+        self.products = Products(product_dtype(config.precision, self.device))
+        self.levels = config.build_levels()
+        if isinstance(self.model.activation, BatchTopK):
+            self.model.activation.workers = workers
         self.step = 0
         self.history: list[dict[str, float]] = []
         counts = torch.zeros(config.num_concepts, dtype=torch.int64, device=self.device)
@@ -130,46 +135,84 @@ class TrainingRun:
         """One step, and the end of the epoch where it is one."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
-        self._train_step(self._batch())
+        self._train_step(*self._batch())
         self.step += 1
         if self.step % self.per_epoch == 0 or self.step == self.total:
             self._end_epoch()
 
-    def _batch(self) -> Tensor:
+    def _batch(self) -> tuple[Tensor, int]:
+        """The worker's standardised rows of the step, and the number of all workers' rows."""
         epoch, position = divmod(self.step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
             stream = generator(self.config.seed, "order", epoch)
             self._order = epoch, torch.randperm(len(self.rows), generator=stream)
         start = position * self.config.batch_size
         indices = self._order[1][start : start + self.config.batch_size]
-        return self.model.standardize(self.rows.gather(indices).to(self.device))
+        own = self.rows.gather(self.workers.share(indices)).to(self.device)
+        return self.model.standardize(own), len(indices)
 
-    def _train_step(self, batch: Float[Tensor, "n d"]) -> None:
+    def _train_step(self, batch: Float[Tensor, "n d"], rows: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        with _autocast(self.config.precision, self.device):
-            losses, fired = self._losses(batch)
-        losses.total.backward()
-        self.model.project_dictionary_gradient()
+        terms, fired = self._losses(batch, rows)
+        terms.total.backward()
+        self._exchange(terms, fired)
+        self._require_finite(terms)
+        self.atoms.after_backward()
         self.optimizer.step()
-        self.model.normalize_dictionary()
-        self._count(losses, fired, len(batch))
+        self.atoms.after_step()
+        self._count(terms, fired, rows)
 
-    def _losses(self, batch: Float[Tensor, "n d"]) -> tuple[Losses, Tensor]:
-        config, model = self.config, self.model
-        codes = batch_codes(model, batch)
-        error = reconstruction_per_row(batch, codes.reconstruction, config.reduction).mean()
-        auxiliary = self._auxiliary(batch, codes.reconstruction)
-        sparsity = codes.l1 if config.l1 else batch.new_zeros(())
-        total = error + config.l1 * sparsity + config.aux_weight * auxiliary
-        return Losses(error, sparsity, auxiliary, total), codes.fired
+    def _losses(self, batch: Float[Tensor, "n d"], rows: int) -> tuple[Losses, Tensor]:
+        dictionary = self.atoms.rows()
+        codes = batch_codes(
+            self.model, batch, dictionary, products=self.products, levels=self.levels
+        )
+        residual = batch - codes.reconstructions[:, -1].detach()
+        terms = losses(
+            codes,
+            batch,
+            self.config,
+            rows=rows,
+            auxiliary=self._auxiliary(batch, residual, dictionary),
+            sparsity_factor=min(1.0, (self.step + 1) / max(1, self.config.sparsity_warmup)),
+            workers=self.workers,
+        )
+        return terms, codes.fired
 
-    def _auxiliary(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
-        dead = self.rows_since_fired > self.config.dead_after
-        if not self.config.aux_weight or not bool(dead.any()):
+    def _auxiliary(self, batch: Tensor, residual: Tensor, dictionary: Tensor) -> Tensor:
+        dead = (self.rows_since_fired > self.config.dead_after).nonzero()[:, 0]
+        if not self.config.aux_weight or not len(dead):
             return batch.new_zeros(())
-        candidates = self.model.pre_activations(batch, dead)
-        directions = self.model.dictionary[dead]
-        return auxiliary_loss(batch - reconstruction, candidates, directions, self.config.aux_k)
+        inputs, weight, bias = encoder_parts(self.model, batch)
+        part = Encoder(inputs, weight[dead], bias[dead])
+        pre = self.products.pre_activations(*part, name="dead")
+        candidates = self.products.tracked(pre, *part)
+        return auxiliary_loss(
+            residual,
+            candidates,
+            dictionary[dead],
+            self.config.aux_k,
+            products=self.products,
+            workers=self.workers,
+        )
+
+    def _exchange(self, terms: Losses, fired: Tensor) -> None:
+        """Sums over workers: of gradients, of the loss's parts and of counts."""
+        if self.workers.size > 1:
+            gradients = [p.grad for p in self._parameters() if p.grad is not None]
+            self.workers.sum_(*gradients, *(term.detach() for term in terms), fired)
+
+    def _require_finite(self, terms: Losses) -> None:
+        loss = float(terms.total.detach())
+        if not math.isfinite(loss):
+            raise InvalidInput(
+                f"SAE training diverged in epoch {self.step // self.per_epoch}, step {self.step}: "
+                f"the loss is {loss}. Lower lr (it is {self.config.lr}) or use center and scale."
+            )
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        own = {id(p): p for p in (*self.model.parameters(), *self.atoms.parameters())}
+        return [p for p in own.values() if p.requires_grad]
 
     def _count(self, losses: Losses, fired: Tensor, rows: int) -> None:
         self.fired_in_epoch += fired
@@ -183,11 +226,6 @@ class TrainingRun:
         epoch = (self.step - 1) // self.per_epoch
         seen = len(self.rows) if self.step % self.per_epoch == 0 else self._rows_so_far()
         means = (self.sums / seen).tolist()
-        if not math.isfinite(means[3]):
-            raise InvalidInput(
-                f"SAE training diverged in epoch {epoch}: the loss is {means[3]}. Lower lr "
-                f"(it is {self.config.lr}) or use center and scale."
-            )
         names = ("reconstruction", "sparsity", "auxiliary", "loss", "l0")
         entry = {"epoch": float(epoch), **dict(zip(names, means, strict=True))}
         entry["dead_fraction"] = float((self.fired_in_epoch == 0).double().mean())
@@ -268,6 +306,7 @@ class TrainingRun:
             "fired_in_window": self.fired_in_window,
             "rows_since_fired": self.rows_since_fired,
             "sums": self.sums,
+            **self.atoms.state(),
         }
 
 
@@ -290,8 +329,12 @@ def _schedule(config: SaeConfig, total: int) -> Schedule:
     return cosine(config.lr, 0.0, total, min(config.warmup, total - 1))
 
 
-def _autocast(products: str, device: torch.device) -> AbstractContextManager[None]:
-    return nullcontext() if products == "float32" else precision.bfloat16_products(device)
+def _atoms(model: SaeModel, rows: EmbeddingRows, config: SaeConfig) -> Atoms:
+    if not config.archetypes:
+        return FreeAtoms(model)
+    stream = generator(config.seed, "archetypes")
+    points = archetypes(model, rows, config.archetypes, stream).to(model.input_mean.device)
+    return ArchetypalAtoms(model, points, config.relaxation)
 
 
 def _check_width(rows: EmbeddingRows, config: SaeConfig) -> None:

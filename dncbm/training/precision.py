@@ -4,6 +4,8 @@ import logging
 
 import torch
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,9 +29,18 @@ def _cpu_says(name: str) -> bool:
     return ask is not None and bool(ask())
 
 
-def bfloat16_products(device: torch.device | str) -> torch.autocast:
-    """A context in which matrix products are bfloat16, or float32 where that is emulated."""
-    native = native_bfloat16(device)
-    if not native:
-        _log.debug("no bfloat16 on this processor: products are float32")
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=native)
+def product_dtype(name: str, device: torch.device | str) -> torch.dtype | None:
+    """The type of a training's large products: bfloat16, or None for the operands' own.
+
+    Args:
+        name: one of `PRECISIONS`; `auto` takes bfloat16 where the device multiplies it.
+        device: where they are computed. Asked for by name where it would be emulated, bfloat16
+            is refused with a warning: products are float32.
+    """
+    if name == "float32":
+        return None
+    if native_bfloat16(device):
+        return torch.bfloat16
+    if name == "bfloat16":
+        _log.warning("%s has no bfloat16 products: float32 instead of bfloat16.", device)
+    return None

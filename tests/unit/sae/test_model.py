@@ -9,7 +9,6 @@ from dncbm.sae.model import SaeModel
 
 def _model(normalize: bool = False) -> SaeModel:
     model = SaeModel(6, 10, activation=ReLU(), normalize=normalize).double()
-    model.normalize_dictionary()  # float32 rows have unit length to float32 only
     with torch.no_grad():
         model.encoder_bias.uniform_(-0.1, 0.1)
         model.pre_bias.uniform_(-1, 1)
@@ -45,19 +44,6 @@ def test_a_normalising_model_ignores_length_and_gives_it_back() -> None:
     short, long = model(x), model(3 * x)
     torch.testing.assert_close(short.codes, long.codes)
     torch.testing.assert_close(3 * short.reconstruction, long.reconstruction)
-
-
-def test_dictionary_rows_have_unit_length_and_gradients_stay_on_the_sphere() -> None:
-    model = _model()
-    model(torch.randn(4, 6, dtype=torch.float64)).reconstruction.square().sum().backward()
-    model.project_dictionary_gradient()
-    assert model.dictionary.grad is not None
-    along = (model.dictionary.grad * model.dictionary).sum(dim=-1)
-    np.testing.assert_allclose(along.detach().numpy(), 0, atol=1e-10)
-    with torch.no_grad():
-        model.dictionary.mul_(3)
-    model.normalize_dictionary()
-    np.testing.assert_allclose(model.dictionary.detach().norm(dim=-1).numpy(), 1)
 
 
 def test_impossible_sizes_and_widths_are_refused() -> None:

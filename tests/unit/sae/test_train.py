@@ -30,6 +30,7 @@ def _config(**changes: Any) -> SaeConfig:
         "epochs": 4,
         "lr": 0.01,
         "seed": 3,
+        "precision": "float32",
     }
     return SaeConfig(**values | changes)
 
@@ -53,7 +54,7 @@ def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None
     rows = as_rows(embeddings)
     run = TrainingRun(rows, config, input_statistics(rows), "cpu")
     run.model.double()
-    run.model.normalize_dictionary()
+    run.atoms.after_step()
     # A concept that never fires, so that the auxiliary loss has something to do.
     run.model.encoder_bias.data[[2, 7]] = -1.0 if "aux" in variant else 0.1
     start = {key: getattr(run.model, name).detach().numpy() for key, name in NAMES.items()}
@@ -71,7 +72,7 @@ def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None
     )
     helped = 0
     for _ in range(6):
-        batch = run._batch().double()
+        batch = run._batch()[0].double()
         dead = [c for c, silent in enumerate(step.silent_for) if silent > config.dead_after]
         helped += bool(dead)
         before = float(run.sums[3])
@@ -93,7 +94,7 @@ def test_rows_come_in_a_new_true_shuffle_every_epoch(embeddings: torch.Tensor) -
     for _ in range(2):
         parts = []
         for _ in range(run.per_epoch):
-            parts.append(run._batch())
+            parts.append(run._batch()[0])
             run.advance()
         epochs.append(torch.cat(parts))
     assert [len(part) for part in parts] == [16, 16, 16, 2]

@@ -4,13 +4,14 @@ import torch
 from dncbm.training import precision
 
 
-@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, None)])
 def test_products_are_bfloat16_only_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(precision, "native_bfloat16", lambda device: native)
-    with precision.bfloat16_products("cpu"):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert precision.product_dtype("auto", "cpu") == dtype
+    assert precision.product_dtype("bfloat16", "cpu") == dtype
+    assert precision.product_dtype("float32", "cpu") is None
 
 
 @pytest.mark.parametrize(

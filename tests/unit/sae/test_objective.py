@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from dncbm.sae.activations import Activation, BatchTopK, ReLU, Selecting, TopK
-from dncbm.sae.active import BatchCodes, active_codes, batch_codes
 from dncbm.sae.model import SaeModel
+from dncbm.sae.objective import BatchCodes, batch_codes
+from dncbm.sae.products import Products
 
 ROWS, WIDTH, CONCEPTS = 7, 5, 12
 
@@ -27,14 +28,19 @@ def _dense(model: SaeModel, rows: Tensor) -> BatchCodes:
     """The same three things through dense codes and plain autograd."""
     codes = model.activation(model.pre_activations(rows))
     reconstruction = codes @ model.dictionary + model.pre_bias
-    return BatchCodes(reconstruction, codes.sum() / len(rows), (codes > 0).sum(0))
+    return BatchCodes(reconstruction[:, None], codes.sum(), (codes > 0).sum(0))
+
+
+def _found(model: SaeModel, rows: Tensor) -> BatchCodes:
+    return batch_codes(model, rows, model.dictionary, products=Products())
 
 
 def _gradients(model: SaeModel, codes: BatchCodes) -> dict[str, Tensor]:
-    weights = torch.linspace(-1, 1, codes.reconstruction.numel(), dtype=torch.float64)
-    loss = (codes.reconstruction.flatten() * weights).sum() + codes.reconstruction.pow(2).sum()
+    found = codes.reconstructions
+    weights = torch.linspace(-1, 1, found.numel(), dtype=torch.float64)
+    loss = (found.flatten() * weights).sum() + found.pow(2).sum()
     model.zero_grad()
-    (loss + 0.7 * codes.l1).backward()
+    (loss + 0.1 * codes.sparsity).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -50,9 +56,9 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_a_batch_and_its_gradients_equal_the_dense_ones(name: str, bias: float) -> None:
     model, rows = _model(ACTIVATIONS[name](), bias=bias), _rows()
-    found, expected = batch_codes(model, rows), _dense(model, rows)
-    torch.testing.assert_close(found.reconstruction, expected.reconstruction)
-    torch.testing.assert_close(found.l1, expected.l1)
+    found, expected = _found(model, rows), _dense(model, rows)
+    torch.testing.assert_close(found.reconstructions, expected.reconstructions)
+    torch.testing.assert_close(found.sparsity, expected.sparsity)
     assert found.fired.tolist() == expected.fired.tolist()
     own, truth = _gradients(model, found), _gradients(model, expected)
     assert own.keys() == truth.keys() == dict(model.named_parameters()).keys()
@@ -61,22 +67,19 @@ def test_a_batch_and_its_gradients_equal_the_dense_ones(name: str, bias: float) 
 
 
 def test_rows_without_any_active_concept_are_the_pre_bias() -> None:
-    activation = BatchTopK(1)
-    model = _model(activation)
+    model = _model(BatchTopK(1))
     rows = torch.cat([_rows() * 5, torch.zeros(2, WIDTH, dtype=torch.float64)])
     with torch.no_grad():
         rows[-2:] = model.pre_bias
         model.encoder_bias -= 0.5
-    codes = active_codes(model, activation, rows)
-    assert not set(codes.rows.tolist()) & {ROWS, ROWS + 1}
-    found = batch_codes(model, rows)
-    torch.testing.assert_close(found.reconstruction[-2:], model.pre_bias.expand(2, -1))
+    found = _found(model, rows)
+    torch.testing.assert_close(found.reconstructions[-2:, 0], model.pre_bias.expand(2, -1))
 
 
 def test_no_active_concept_at_all() -> None:
     model = _model(BatchTopK(1), bias=-100.0)
-    found = batch_codes(model, _rows())
-    torch.testing.assert_close(found.reconstruction, model.pre_bias.expand(ROWS, -1))
+    found = _found(model, _rows())
+    torch.testing.assert_close(found.reconstructions[:, 0], model.pre_bias.expand(ROWS, -1))
     assert int(found.fired.sum()) == 0
     assert all(torch.isfinite(value).all() for value in _gradients(model, found).values())
 
@@ -85,7 +88,6 @@ def test_no_active_concept_at_all() -> None:
 def test_selected_positions_are_the_dense_activation_s(name: str) -> None:
     activation = ACTIVATIONS[name]()
     assert isinstance(activation, Selecting)
-    assert not isinstance(ReLU(), Selecting)
     pre = _rows() @ torch.randn(WIDTH, CONCEPTS, dtype=torch.float64)
     positions = activation.select(pre)
     rows = positions // CONCEPTS
