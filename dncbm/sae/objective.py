@@ -9,7 +9,7 @@ from torch import Tensor
 from dncbm.sae.activations import Activation, ReLU, Selecting
 from dncbm.sae.active import ActiveCodes, choose, decode_active
 from dncbm.sae.config import SaeConfig
-from dncbm.sae.gates import Gated
+from dncbm.sae.gates import Gated, JumpReLU
 from dncbm.sae.levels import Levels, nested_reconstructions
 from dncbm.sae.loss import reconstruction_per_row
 from dncbm.sae.model import SaeModel
@@ -121,8 +121,11 @@ def _dense(
     model: SaeModel, pre: Tensor, encoder: Encoder, dictionary: Tensor, products: Products
 ) -> BatchCodes:
     activation, gate = model.activation, None
-    if isinstance(activation, ReLU):  # no tables of their own for codes, slopes and penalty
+    if isinstance(activation, ReLU):  # without tables of their own for codes and slopes
         codes, sparsity = products.rectified(pre, *encoder)
+    elif isinstance(activation, JumpReLU):
+        threshold = activation.log_threshold.exp()
+        codes, sparsity = products.jumped(pre, *encoder, threshold, activation.bandwidth)
     else:
         pre = products.tracked(pre, *encoder)
         codes, sparsity = _elementwise(activation, pre)

@@ -11,7 +11,9 @@ _FULL_EXPANSION = 8
 def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> SaeConfig:
     """The configuration called `name` for `num_rows` embeddings of width `embed_dim`.
 
-    - `default`: what we found best, see docs/benchmarks/planted_dictionary.md.
+    - `default`: what we found best, see docs/benchmarks/recovery.md.
+    - `relu`, `gated`, `jumprelu`, `batchtopk`, `matryoshka`, `msae`, `archetypal`: the default's
+      data treatment, budget and schedule with another variant, about as sparse.
     - `topk`: plain TopK of Gao et al. (2406.04093) with the auxiliary loss.
     - `dncbm-paper`: Discover-then-Name to the letter, whatever the number of rows.
 
@@ -94,6 +96,44 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     }
 
 
+def _relu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return _penalised(embed_dim, num_rows, concepts) | {"activation": "relu", "l1": 4.0 / embed_dim}
+
+
+def _gated(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    own = {"activation": "gated", "l1": 4.0 / embed_dim}
+    return _penalised(embed_dim, num_rows, concepts) | own
+
+
+def _jumprelu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return _penalised(embed_dim, num_rows, concepts) | {"activation": "jumprelu", "l0": 0.1}
+
+
+def _penalised(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    """A penalty keeps no number of codes fixed, so it comes in slowly."""
+    default = _default(embed_dim, num_rows, concepts)
+    steps = default["epochs"] * -(-num_rows // default["batch_size"])
+    return default | {"sparsity_warmup": steps // 4}
+
+
+def _batchtopk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return _default(embed_dim, num_rows, concepts) | {"activation": "batchtopk"}
+
+
+def _matryoshka(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return _batchtopk(embed_dim, num_rows, concepts) | {"levels": (1 / 16, 3 / 16, 7 / 16, 1.0)}
+
+
+def _msae(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    default = _default(embed_dim, num_rows, concepts)
+    ends = tuple(sorted({max(1, default["k"] // share) for share in (4, 2, 1)}))
+    return default | {"levels": ends, "levels_by": "rank"}
+
+
+def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
+    return _default(embed_dim, num_rows, concepts) | {"archetypes": concepts}
+
+
 def _codes_per_row(concepts: int) -> int:
     """A sixteenth of the dictionary, from 8 to 32: concepts of small ones stay sparse too."""
     return min(concepts, max(8, min(32, concepts // 16)))
@@ -106,4 +146,15 @@ def _budget(num_rows: int, steps: int = 1000) -> tuple[int, int]:
     return batch_size, max(25, -(-steps // per_epoch))
 
 
-PRESETS = {"default": _default, "dncbm-paper": _dncbm_paper, "topk": _topk}
+PRESETS = {
+    "archetypal": _archetypal,
+    "batchtopk": _batchtopk,
+    "default": _default,
+    "dncbm-paper": _dncbm_paper,
+    "gated": _gated,
+    "jumprelu": _jumprelu,
+    "matryoshka": _matryoshka,
+    "msae": _msae,
+    "relu": _relu,
+    "topk": _topk,
+}

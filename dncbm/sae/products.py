@@ -75,6 +75,19 @@ class Products:
         codes, total = _Rectified.apply(inputs, weight, bias, pre, self)
         return codes, total
 
+    def jumped(
+        self,
+        pre: Float[Tensor, "n c"],
+        inputs: Float[Tensor, "n d"],
+        weight: Float[Tensor, "c d"],
+        bias: Float[Tensor, "c"],
+        threshold: Float[Tensor, "c"],
+        bandwidth: float,
+    ) -> tuple[Float[Tensor, "n c"], Float[Tensor, ""]]:
+        """As `rectified`, of `dncbm.sae.gates.JumpReLU`'s codes, and the number of active ones."""
+        codes, active = _Jumped.apply(inputs, weight, bias, threshold, pre, bandwidth, self)
+        return codes, active
+
     def decode(
         self, codes: Float[Tensor, "n c"], dictionary: Float[Tensor, "c d"], name: str = "slopes"
     ) -> Float[Tensor, "n d"]:
@@ -84,11 +97,13 @@ class Products:
 
     def count_active(self, codes: Float[Tensor, "n c"]) -> Int[Tensor, "c"]:
         """In how many rows each code is above 0; products with ones, as sums over rows are slow."""
-        active = torch.gt(
-            codes, 0, out=self.buffer("active", len(codes), codes.shape[1], like=codes)
-        )
-        ones = codes.new_ones(1, _EXACT_IN_BFLOAT16)
-        parts = [ones[:, : len(part)] @ part for part in active.split(_EXACT_IN_BFLOAT16)]
+        active = self.buffer("active", len(codes), codes.shape[1], like=codes)
+        return self.column_counts(torch.gt(codes, 0, out=active))
+
+    def column_counts(self, marks: Float[Tensor, "n c"]) -> Int[Tensor, "c"]:
+        """Sums over rows of a table of zeros and ones."""
+        ones = marks.new_ones(1, _EXACT_IN_BFLOAT16)
+        parts = [ones[:, : len(part)] @ part for part in marks.split(_EXACT_IN_BFLOAT16)]
         return torch.cat(parts).sum(dim=0, dtype=torch.float64).long()
 
 
@@ -123,6 +138,34 @@ class _Rectified(torch.autograd.Function):
         torch.add(gradients[0], gradients[1].to(codes.dtype), out=slopes)
         torch.ops.aten.threshold_backward.grad_input(slopes, codes, 0, grad_input=slopes)
         return *_encoder_gradients(slopes, *ctx.saved), None, None
+
+
+class _Jumped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        inputs, weight, bias, threshold, pre, bandwidth, products = arguments
+        narrow = threshold.to(pre.dtype)
+        active = torch.gt(pre, narrow, out=products.buffer("passed", *pre.shape, like=pre))
+        codes = torch.mul(pre, active, out=products.buffer("codes", *pre.shape, like=pre))
+        ctx.pre, ctx.active, ctx.narrow, ctx.products = pre, active, narrow, products
+        ctx.threshold, ctx.bandwidth = threshold, bandwidth
+        ctx.saved = products.cast(inputs), weight.dtype, bias.dtype
+        return codes.view_as(codes), products.column_counts(active).sum().to(threshold.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pre, products = ctx.pre, ctx.products
+        distance = torch.sub(pre, ctx.narrow, out=products.buffer("near", *pre.shape, like=pre))
+        near = torch.lt(distance.abs_(), ctx.bandwidth / 2, out=distance)
+        counts = products.column_counts(near).to(ctx.threshold.dtype)
+        slopes = torch.mul(
+            gradients[0], ctx.active, out=products.buffer("jumped", *pre.shape, like=pre)
+        )
+        through = near.mul_(gradients[0])
+        pulled = (through.new_ones(1, len(through)) @ through)[0].to(ctx.threshold.dtype)
+        into_threshold = -(ctx.threshold * pulled + gradients[1] * counts) / ctx.bandwidth
+        return *_encoder_gradients(slopes, *ctx.saved), into_threshold, None, None, None
 
 
 def _encoder_gradients(
