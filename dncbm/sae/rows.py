@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dncbm.errors import InvalidInput
+from dncbm.sae.mapped import row_file
 
 CHUNK = 4096
 """Rows held in memory at once by passes over all rows."""
@@ -71,6 +72,7 @@ class ShardRows:
         total = int(self._ends[-1])
         self._subset = None if subset is None else _positions(subset, total)
         self._length = total if self._subset is None else len(self._subset)
+        self._files = [row_file(shard) for shard in shards]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,12 +88,19 @@ class ShardRows:
         if self._subset is not None:
             wanted = self._subset[wanted]
         owner = np.searchsorted(self._ends, wanted, side="right")
-        rows = np.empty((len(wanted), self.shape[1]), dtype=np.float32)
-        for shard in np.unique(owner):
-            mine = owner == shard
+        found = torch.empty(len(wanted), self.shape[1])
+        for shard in np.unique(owner).tolist():
+            mine = np.flatnonzero(owner == shard)
             start = self._ends[shard] - len(self._shards[shard])
-            rows[mine] = self._shards[shard][wanted[mine] - start]
-        return torch.from_numpy(rows)
+            part = torch.from_numpy(self._read(shard, wanted[mine] - start)).float()
+            if len(mine) == len(wanted):
+                return part
+            found[torch.from_numpy(mine)] = part
+        return found
+
+    def _read(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        file = self._files[shard]
+        return np.take(self._shards[shard], rows, axis=0) if file is None else file.read(rows)
 
 
 def as_rows(embeddings: Any) -> EmbeddingRows:

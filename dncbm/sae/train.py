@@ -8,6 +8,7 @@ its checkpoint file to the same bits (on one device with the same number of thre
 import logging
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from dncbm.training.checkpoints import (
     save_checkpoint,
 )
 from dncbm.training.precision import product_dtype
+from dncbm.training.prefetch import Prefetched
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.schedules import Schedule, constant, cosine
 from dncbm.training.seeding import generator
@@ -43,6 +45,8 @@ from dncbm.training.workers import ALONE, Workers, current_workers
 __all__ = ["Losses", "SaeConfig", "TrainedSae", "train_sae"]
 
 _log = logging.getLogger(__name__)
+
+_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +93,15 @@ def train_sae(
     identity = fingerprint([config.as_dict(), _describe(rows, statistics)])
     if checkpoint is not None:
         run.restore(checkpoint, identity)
-    while run.step < run.total:
-        run.advance()
-        progress("sae", run.step, run.total)
-        due = run.step % checkpoint_every == 0 or run.step == run.total
-        if checkpoint is not None and due and workers.rank == 0:
-            run.save(checkpoint, identity)
+    try:
+        while run.step < run.total:
+            run.advance()
+            progress("sae", run.step, run.total)
+            due = run.step % checkpoint_every == 0 or run.step == run.total
+            if checkpoint is not None and due and workers.rank == 0:
+                run.save(checkpoint, identity)
+    finally:
+        run.batches.close()
     model = run.model.eval()
     return TrainedSae(model=model, metrics=evaluate_sae(model, rows), history=run.history)
 
@@ -129,7 +136,9 @@ class TrainingRun:
         self.rows_since_fired = counts.clone()
         self.epochs_in_window = 0
         self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
-        self._order: tuple[int, Tensor] | None = None
+        # One order is 8 bytes per row; at the end of an epoch the next one is needed too.
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self.batches = Prefetched(self._fetch, self.total, ahead=_BATCHES_AHEAD)
 
     def advance(self) -> None:
         """One step, and the end of the epoch where it is one."""
@@ -142,14 +151,20 @@ class TrainingRun:
 
     def _batch(self) -> tuple[Tensor, int]:
         """The worker's standardised rows of the step, and the number of all workers' rows."""
-        epoch, position = divmod(self.step, self.per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            stream = generator(self.config.seed, "order", epoch)
-            self._order = epoch, torch.randperm(len(self.rows), generator=stream)
+        fetched, rows = self.batches[self.step]
+        return self.model.standardize(fetched.to(self.device, non_blocking=True)), rows
+
+    def _fetch(self, step: int) -> tuple[Tensor, int]:
+        """The worker's rows of a step as they are stored, and the number of all workers' rows."""
+        epoch, position = divmod(step, self.per_epoch)
         start = position * self.config.batch_size
-        indices = self._order[1][start : start + self.config.batch_size]
-        own = self.rows.gather(self.workers.share(indices)).to(self.device)
-        return self.model.standardize(own), len(indices)
+        indices = self._order(epoch)[start : start + self.config.batch_size]
+        fetched = self.rows.gather(self.workers.share(indices))
+        return fetched.pin_memory() if self.device.type == "cuda" else fetched, len(indices)
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        stream = generator(self.config.seed, "order", epoch)
+        return torch.randperm(len(self.rows), generator=stream)
 
     def _train_step(self, batch: Float[Tensor, "n d"], rows: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
