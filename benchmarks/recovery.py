@@ -48,18 +48,8 @@ def train_own(method: str, rows: Tensor, options: argparse.Namespace, seed: int)
         max_steps=options.steps,
         k=options.k,
         seed=seed,
-        **sized(method, options),
     )
     return train_sae(rows, config).model
-
-
-def sized(method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of a preset that follow from steps and k, which the options replace."""
-    if method == "msae":
-        return {"levels": tuple(options.k // share for share in (4, 2, 1))}
-    if method in ("relu", "gated", "jumprelu"):
-        return {"sparsity_warmup": options.steps // 4}
-    return {}
 
 
 def train_peer(

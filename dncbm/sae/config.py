@@ -66,13 +66,13 @@ class SaeConfig:
     """Weight of the sum of a row's codes; of its open gates for `gated`."""
     l0: float = 0.0
     """Weight of `jumprelu`'s penalty (mean number of active codes / k - 1)²."""
-    sparsity_warmup: int = 0
-    """Steps over which the sparsity penalty grows linearly to its weight."""
+    sparsity_warmup: float = 0.0
+    """Share of the steps over which the sparsity penalty grows linearly to its weight."""
     bandwidth: float = 0.03
     """Width of `jumprelu`'s kernel, in the units of standardised embeddings."""
     levels: Sequence[float] = ()
-    """Matryoshka: where nested reconstructions end, as shares of the dictionary (`levels_by`
-    concepts, last one 1.0) or as numbers of codes (rank, last one k). Empty: one level."""
+    """Matryoshka: where nested reconstructions end, as shares of the dictionary or of k, see
+    `levels_by`; the last is 1.0. Empty: one level."""
     levels_by: By = "concepts"
     """`concepts`, or `rank` (MSAE)."""
     levels_weighting: Weighting = "uniform"
@@ -165,16 +165,13 @@ class SaeConfig:
                 f"SAE levels need the activation topk or batchtopk, not {self.activation!r}. "
                 "Change activation, or leave levels empty."
             )
-        if self.levels_by == "rank":
-            ends, last = self.levels, self.k
-        else:
-            ends, last = tuple(e * self.num_concepts for e in self.levels), self.num_concepts
-        if round(ends[-1]) != last:
-            rule = f"k ({self.k})" if self.levels_by == "rank" else "1.0, the whole dictionary"
+        if self.levels[-1] != 1.0:
             raise InvalidInput(
-                f"SAE levels end at {self.levels[-1]:g}; the last end must be {rule}."
+                f"SAE levels end at {self.levels[-1]:g}; the last end must be 1.0, the whole."
             )
-        return Levels(self.levels_by, tuple(round(end) for end in ends), self.levels_weighting)
+        whole = self.k if self.levels_by == "rank" else self.num_concepts
+        ends = sorted({max(1, round(share * whole)) for share in self.levels})
+        return Levels(self.levels_by, tuple(ends), self.levels_weighting)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for manifests; `SaeConfig(**values)` is the way back."""

@@ -33,7 +33,7 @@ class RowFile:
         found = np.empty((len(rows), self._width), dtype=self._dtype)
         if not len(rows):
             return found
-        target = memoryview(found.reshape(-1).view(np.uint8))
+        target = memoryview(found.reshape(-1).view(np.uint8).data)
         first = np.concatenate(([0], np.flatnonzero(np.diff(rows) != 1) + 1))
         last = np.append(first[1:], len(rows))
         for begin, end, row in zip(
@@ -51,7 +51,7 @@ class RowFile:
             target, place = target[count:], place + count
 
 
-def row_file(array: np.ndarray) -> RowFile | None:
+def row_file(array: Any) -> RowFile | None:
     """How to read the array's rows from its file; None where it is not mapped, or in pieces."""
     path, mapping = getattr(array, "filename", None), _mapping(array)
     whole = array.flags.c_contiguous and len(array) > 0

@@ -111,9 +111,7 @@ def _jumprelu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 def _penalised(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     """A penalty keeps no number of codes fixed, so it comes in slowly."""
-    default = _default(embed_dim, num_rows, concepts)
-    steps = default["epochs"] * -(-num_rows // default["batch_size"])
-    return default | {"sparsity_warmup": steps // 4}
+    return _default(embed_dim, num_rows, concepts) | {"sparsity_warmup": 0.25}
 
 
 def _batchtopk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
@@ -125,9 +123,8 @@ def _matryoshka(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 
 def _msae(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    default = _default(embed_dim, num_rows, concepts)
-    ends = tuple(sorted({max(1, default["k"] // share) for share in (4, 2, 1)}))
-    return default | {"levels": ends, "levels_by": "rank"}
+    own = {"levels": (0.25, 0.5, 1.0), "levels_by": "rank"}
+    return _default(embed_dim, num_rows, concepts) | own
 
 
 def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:

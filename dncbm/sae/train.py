@@ -189,10 +189,14 @@ class TrainingRun:
             self.config,
             rows=rows,
             auxiliary=self._auxiliary(batch, residual, dictionary),
-            sparsity_factor=min(1.0, (self.step + 1) / max(1, self.config.sparsity_warmup)),
+            sparsity_factor=self._sparsity_factor(),
             workers=self.workers,
         )
         return terms, codes.fired
+
+    def _sparsity_factor(self) -> float:
+        steps = self.config.sparsity_warmup * self.total
+        return 1.0 if self.step + 1 >= steps else (self.step + 1) / steps
 
     def _auxiliary(self, batch: Tensor, residual: Tensor, dictionary: Tensor) -> Tensor:
         dead = (self.rows_since_fired > self.config.dead_after).nonzero()[:, 0]
