@@ -1,11 +1,14 @@
-"""Codes of many rows as one sparse table."""
+"""Codes of many rows as one sparse table, never spread out where they are few."""
 
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from dncbm.sae.activations import Selecting
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import CHUNK, as_rows, chunks, require_finite
 from dncbm.training.progress import Progress, no_progress
@@ -24,7 +27,7 @@ def encode_rows(
     Args:
         model: in any mode; it is used in evaluation mode.
         embeddings: `EmbeddingRows`, a tensor or array (n, d), or a list of mapped shards.
-        batch_size: rows encoded at once; memory holds one dense batch of codes.
+        batch_size: rows encoded at once; memory holds one dense batch of pre-activations.
         progress: told `("encode", rows done, rows)`.
 
     Raises:
@@ -37,9 +40,29 @@ def encode_rows(
     try:
         for chunk in chunks(rows, batch_size):
             require_finite(chunk, done)
-            parts.append(sp.csr_matrix(model.encode(chunk.to(device)).float().cpu().numpy()))
+            parts.append(sparse_codes(model, chunk.to(device)))
             done += len(chunk)
             progress("encode", done, len(rows))
     finally:
         model.train(was_training)
     return sp.vstack(parts, format="csr")
+
+
+@torch.no_grad()
+def sparse_codes(model: SaeModel, embeddings: Float[Tensor, "n d"]) -> sp.csr_matrix:
+    """Codes of one batch of raw embeddings, as `model.encode` gives them."""
+    pre = model.pre_activations(model.standardize(embeddings))
+    activation = model.activation
+    positions = activation.select(pre) if isinstance(activation, Selecting) else None
+    if positions is None:
+        return sp.csr_matrix(activation(pre).float().cpu().numpy())
+    concepts = positions % model.num_concepts
+    codes = activation.codes_of(pre.flatten()[positions], concepts).float()
+    starts = np.zeros(len(pre) + 1, dtype=np.int64)
+    per_row = torch.bincount(positions // model.num_concepts, minlength=len(pre))
+    np.cumsum(per_row.cpu().numpy(), out=starts[1:])
+    table = (codes.cpu().numpy(), concepts.cpu().numpy().astype(np.int32), starts)
+    found = sp.csr_matrix(table, shape=pre.shape)
+    found.eliminate_zeros()
+    found.sort_indices()
+    return found

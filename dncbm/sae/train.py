@@ -24,7 +24,14 @@ from dncbm.sae.run import TrainingRun
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.workers import current_workers
 
-__all__ = ["SaeConfig", "TrainedSae", "TrainingRun", "train_sae", "train_sweep"]
+__all__ = [
+    "SaeConfig",
+    "TrainedSae",
+    "TrainingRun",
+    "train_sae",
+    "train_sweep",
+    "train_to_checkpoint",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,10 +74,24 @@ def train_sae(
         Unavailable: the checkpoint cannot be written.
         ArtifactMismatch: the checkpoint belongs to another configuration or other rows.
     """
-    checkpoints = None if checkpoint is None else [checkpoint]
-    return _train(
-        embeddings, [config], checkpoints, checkpoint_every, device=device, progress=progress
-    )[0]
+    run = _advance(as_rows(embeddings), [config], [checkpoint], checkpoint_every, device, progress)[
+        0
+    ]
+    return _trained(run)
+
+
+def train_to_checkpoint(
+    embeddings: Any,
+    config: SaeConfig,
+    checkpoint: Path,
+    *,
+    checkpoint_every: int = 250,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> None:
+    """As `train_sae`, but leaves only the file, from which `train_sae` returns at once."""
+    rows = as_rows(embeddings)
+    _advance(rows, [config], [checkpoint], checkpoint_every, device, progress)
 
 
 def train_sweep(
@@ -106,33 +127,31 @@ def train_sweep(
             "size; the rule is at least one configuration, all with the same batches, and a "
             "checkpoint for each. Train others on their own."
         )
-    return _train(
-        embeddings, configs, checkpoints, checkpoint_every, device=device, progress=progress
-    )
+    files: Sequence[Path | None] = checkpoints or [None] * len(configs)
+    runs = _advance(as_rows(embeddings), configs, files, checkpoint_every, device, progress)
+    return [_trained(run) for run in runs]
 
 
-def _train(
-    embeddings: Any,
+def _advance(
+    rows: EmbeddingRows,
     configs: Sequence[SaeConfig],
-    checkpoints: Sequence[Path] | None,
+    checkpoints: Sequence[Path | None],
     every: int,
-    *,
     device: str,
     progress: Progress,
-) -> list[TrainedSae]:
-    rows, workers = as_rows(embeddings), current_workers()
+) -> list[TrainingRun]:
+    """All runs at their last step; they take their steps together, from the same batches."""
     for config in configs:
         _check_width(rows, config)
+    workers = current_workers()
     statistics = lru_cache(lambda normalize: input_statistics(rows, normalize=normalize))
     longest = max(configs, key=lambda config: config.total_steps(len(rows)))
-    pin = torch.device(device).type == "cuda"
-    batches = Batches(rows, longest, workers, pin=pin)
+    batches = Batches(rows, longest, workers, pin=torch.device(device).type == "cuda")
     runs = [
         TrainingRun(rows, config, statistics(config.normalize), device, workers, batches)
         for config in configs
     ]
-    files: Sequence[Path | None] = checkpoints or [None] * len(runs)
-    kept = [_Kept(run, path) for run, path in zip(runs, files, strict=True)]
+    kept = [_Kept(run, path) for run, path in zip(runs, checkpoints, strict=True)]
     try:
         for step in range(min(run.step for run in runs), max(run.total for run in runs)):
             for run, checkpoint in zip(runs, kept, strict=True):
@@ -142,12 +161,12 @@ def _train(
             progress("sae", sum(run.step for run in runs), sum(run.total for run in runs))
     finally:
         batches.close()
-    return [
-        TrainedSae(
-            model=run.model.eval(), metrics=evaluate_sae(run.model, rows), history=run.history
-        )
-        for run in runs
-    ]
+    return runs
+
+
+def _trained(run: TrainingRun) -> TrainedSae:
+    model = run.model.eval()
+    return TrainedSae(model=model, metrics=evaluate_sae(model, run.rows), history=run.history)
 
 
 class _Kept:
