@@ -53,8 +53,7 @@ def sparse_codes(model: SaeModel, embeddings: Float[Tensor, "n d"]) -> sp.csr_ma
     """Codes of one batch of raw embeddings, as `model.encode` gives them."""
     pre = model.pre_activations(model.standardize(embeddings))
     activation = model.activation
-    positions = activation.select(pre) if isinstance(activation, Selecting) else None
-    if positions is None:
+    if not isinstance(activation, Selecting) or (positions := activation.select(pre)) is None:
         return sp.csr_matrix(activation(pre).float().cpu().numpy())
     concepts = positions % model.num_concepts
     codes = activation.codes_of(pre.flatten()[positions], concepts).float()
