@@ -97,7 +97,7 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 
 def _relu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    return _penalised(embed_dim, num_rows, concepts) | {"activation": "relu", "l1": 4.0 / embed_dim}
+    return _penalised(embed_dim, num_rows, concepts) | {"activation": "relu", "l1": 2.5 / embed_dim}
 
 
 def _gated(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
@@ -106,12 +106,14 @@ def _gated(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 
 def _jumprelu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    return _penalised(embed_dim, num_rows, concepts) | {"activation": "jumprelu", "l0": 0.1}
+    own = {"activation": "jumprelu", "l0": 1.0, "bandwidth": 0.3}
+    return _penalised(embed_dim, num_rows, concepts) | own
 
 
 def _penalised(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    """A penalty keeps no number of codes fixed, so it comes in slowly."""
-    return _default(embed_dim, num_rows, concepts) | {"sparsity_warmup": 0.25}
+    """A penalty keeps no number of codes fixed, so it comes in slowly, over faster steps."""
+    own = {"sparsity_warmup": 0.25, "lr": 0.18 / embed_dim**0.5}
+    return _default(embed_dim, num_rows, concepts) | own
 
 
 def _batchtopk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
