@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.cm
 import torch
 from torch import Tensor
 
@@ -232,6 +233,8 @@ def installed() -> dict[str, Peer]:
     """The libraries, with the reason where one is missing."""
     if not torch.cuda.is_available():  # its Triton kernels need a GPU; this is its own switch
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
+    if not hasattr(matplotlib.cm, "get_cmap"):  # overcomplete's plots were written for it
+        matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         return {

@@ -53,20 +53,20 @@ def train_own(method: str, rows: Tensor, options: argparse.Namespace, seed: int)
 
 
 def train_peer(
-    key: tuple[str, str], module: Any, rows: Tensor, options: argparse.Namespace, seed: int
+    key: tuple[str, str], peer: tuple[Any, float], rows: Tensor, options: Any, seed: int
 ) -> Trainer:
-    """A peer's training, on standardised rows: what most of them ask of their users."""
+    """A peer's training, with its module and learning rate, on standardised rows."""
     stream = torch.Generator().manual_seed(seed)
     start = torch.randn(options.concepts, options.width, generator=stream)
     task = Task(
         functional.normalize(start, dim=1),
         options.k,
         options.l1,
-        options.lr,
+        peer[1],
         options.steps,
         options.batch_size,
     )
-    trainer, done = PEERS[key](module, task), 0
+    trainer, done = PEERS[key](peer[0], task), 0
     while done < options.steps:
         order = torch.randperm(len(rows), generator=stream)
         for indices in order.split(options.batch_size)[: options.steps - done]:
@@ -95,7 +95,7 @@ def judge(dictionary: Tensor, truth: Tensor, seed: int) -> dict[str, float]:
 
 
 def measure(
-    key: tuple[str, str], module: Any, options: argparse.Namespace, seed: int
+    key: tuple[str, str], peer: tuple[Any, float], options: argparse.Namespace, seed: int
 ) -> dict[str, Any]:
     """Train once and judge; seconds are processor seconds of training."""
     truth = planted_dictionary(options.concepts, options.width, seed=seed)
@@ -114,7 +114,7 @@ def measure(
     else:
         centred = rows - rows.mean(dim=0)
         centred /= centred.square().mean().sqrt()
-        trainer = train_peer(key, module, centred, options, seed)
+        trainer = train_peer(key, peer, centred, options, seed)
         seconds, dictionary = time.process_time() - start, trainer.dictionary()
         with torch.no_grad():
             rebuilt, active = trainer.output(centred[:HELD_OUT])
@@ -123,6 +123,7 @@ def measure(
     return {
         "implementation": library,
         "method": method,
+        "lr": peer[1],
         "seed": seed,
         **judge(dictionary, truth, seed),
         "unexplained variance": error,
@@ -132,11 +133,18 @@ def measure(
     }
 
 
+def best_rate(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the learning rate that recovers most on average."""
+    rates = {row["lr"] for row in rows}
+    by_rate = {rate: [row for row in rows if row["lr"] == rate] for rate in rates}
+    return max(by_rate.values(), key=lambda mine: statistics.fmean(r["recovered"] for r in mine))
+
+
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line per method: means over seeds, and the range of what is recovered."""
     lines = []
     for key in dict.fromkeys((row["implementation"], row["method"]) for row in rows):
-        mine = [row for row in rows if (row["implementation"], row["method"]) == key]
+        mine = best_rate([row for row in rows if (row["implementation"], row["method"]) == key])
         line: dict[str, Any] = {"implementation": key[0], "method": key[1], "seeds": len(mine)}
         for name in mine[0]:
             if name not in ("implementation", "method", "seed"):
@@ -175,7 +183,7 @@ def main() -> None:
     made.add_argument("--steps", type=int, default=1500)
     made.add_argument("--k", type=int, default=16)
     made.add_argument("--l1", type=float, default=4.0, help="of the peers with an L1 penalty")
-    made.add_argument("--lr", type=float, default=1e-3, help="of the peers")
+    made.add_argument("--lrs", type=float, nargs="+", default=[1e-3, 4e-3], help="of the peers")
     options = made.parse_args()
     torch.set_num_threads(1)
     wanted = [("dncbm", method) for method in options.methods]
@@ -187,8 +195,9 @@ def main() -> None:
                 missing[key[0]] = known[key[0]].reason
                 continue
             module = known[key[0]].module if key[0] in known else None
-            rows.append(measure(key, module, options, seed))
-            print(rows[-1], flush=True)
+            for rate in options.lrs if module else [0.0]:
+                rows.append(measure(key, (module, rate), options, seed))
+                print(rows[-1], flush=True)
     lines = summary(rows)
     finish("recovery", lines, ratios(lines), options, notes={"missing": missing})
 
