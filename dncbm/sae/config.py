@@ -119,13 +119,15 @@ class SaeConfig:
             _require(self, name, above=0.0)
         for name in _NOT_NEGATIVE:
             _require(self, name, above=None)
-        if self.activation != "relu" and self.k > self.num_concepts:
+        if self.activation not in ("relu", "gated") and self.k > self.num_concepts:
             raise InvalidInput(
                 f"k is {self.k}, but there are only {self.num_concepts} concepts. Lower k or "
                 "raise num_concepts."
             )
 
         object.__setattr__(self, "levels", tuple(float(end) for end in self.levels))
+        if not all(math.isfinite(end) for end in self.levels):
+            raise InvalidInput(f"SAE levels is {list(self.levels)}; each end must be finite.")
         self.build_levels()
         if self.archetypes and self.resample_every:
             raise InvalidInput(

@@ -67,7 +67,8 @@ class ProcessGroup:
 
     def sum_(self, *tensors: Tensor) -> None:
         """One exchange per type: small tensors travel together."""
-        for dtype in {tensor.dtype for tensor in tensors}:
+        # In order of appearance: a set's order differs between processes.
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == dtype]
             packed = torch.cat([tensor.flatten() for tensor in same])
             dist.all_reduce(packed)
