@@ -16,9 +16,6 @@ from dncbm.sae.presets import preset
 from dncbm.sae.rows import as_rows, input_statistics
 from dncbm.sae.train import SaeConfig, TrainingRun, train_sae
 from dncbm.training import precision as precision_module
-from tests.oracles import sae as oracle
-
-NAMES = {"D": "dictionary", "W": "encoder_weight", "a": "encoder_bias", "b": "pre_bias"}
 
 
 def _config(**changes: Any) -> SaeConfig:
@@ -38,53 +35,6 @@ def _config(**changes: Any) -> SaeConfig:
 @pytest.fixture
 def embeddings() -> torch.Tensor:
     return torch.randn(50, 6) + 0.5
-
-
-VARIANTS = {
-    "paper": {"activation": "relu", "init": "paper", "l1": 0.02, "reduction": "mean"},
-    "relu-sum": {"activation": "relu", "init": "kaiming", "l1": 0.3, "reduction": "sum"},
-    "topk": {"activation": "topk", "center": True, "scale": True, "init": "data"},
-    "topk-aux": {"activation": "topk", "aux_weight": 0.5, "aux_k": 2, "dead_after": 16},
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None:
-    config = _config(**VARIANTS[variant])
-    rows = as_rows(embeddings)
-    run = TrainingRun(rows, config, input_statistics(rows), "cpu")
-    run.model.double()
-    run.atoms.after_step()
-    # A concept that never fires, so that the auxiliary loss has something to do.
-    run.model.encoder_bias.data[[2, 7]] = -1.0 if "aux" in variant else 0.1
-    start = {key: getattr(run.model, name).detach().numpy() for key, name in NAMES.items()}
-    step = oracle.Step(
-        start["W"],
-        start["a"],
-        start["D"],
-        start["b"],
-        lr=0.01,
-        k=None if config.activation == "relu" else 3,
-        reduction=config.reduction,
-        l1=config.l1,
-        aux_weight=config.aux_weight,
-        aux_k=config.aux_k,
-    )
-    helped = 0
-    for _ in range(6):
-        batch = run._batch()[0].double()
-        dead = [c for c, silent in enumerate(step.silent_for) if silent > config.dead_after]
-        helped += bool(dead)
-        before = float(run.sums[3])
-        run.advance()
-        loss = step(batch.numpy(), dead)
-        if run.step % run.per_epoch:
-            assert (float(run.sums[3]) - before) / len(batch) == pytest.approx(loss, rel=1e-6)
-        for key, name in NAMES.items():
-            found = getattr(run.model, name).detach().numpy()
-            np.testing.assert_allclose(found, step.p[key], atol=1e-7, err_msg=name)
-    assert run.rows_since_fired.tolist() == step.silent_for
-    assert helped or "aux" not in variant
 
 
 def test_rows_come_in_a_new_true_shuffle_every_epoch(embeddings: torch.Tensor) -> None:
