@@ -296,3 +296,59 @@ def test_a_killed_run_continues_to_the_same_bits(
     assert resumed.history == whole.history
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+class Stopped(BaseException):
+    """Like a signal: nothing catches it."""
+
+
+STOPPED = {
+    "jumprelu": {"activation": "jumprelu", "l0": 0.5, "bandwidth": 0.2, "sparsity_warmup": 20},
+    "gated": {"activation": "gated", "l1": 0.05, "aux_weight": 0.1, "aux_k": 2},
+    "concepts": {"activation": "batchtopk", "levels": (0.25, 1.0), "center": True, "scale": True},
+    "rank": {"levels": (1.0, 3.0), "levels_by": "rank", "levels_weighting": "reverse"},
+    "archetypal": {"archetypes": 9, "relaxation": 0.1},
+}
+
+
+@pytest.mark.parametrize("variant", STOPPED)
+def test_every_variant_continues_to_the_same_bits(
+    variant: str, tmp_path: Path, embeddings: torch.Tensor, one_thread: None
+) -> None:
+    config, path = _config(**STOPPED[variant]), tmp_path / "run.safetensors"
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 9:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_sae(embeddings, config, checkpoint=path, checkpoint_every=7, progress=stop)
+    steps: list[int] = []
+    resumed = train_sae(
+        embeddings, config, checkpoint=path, progress=lambda _, done, __: steps.append(done)
+    )
+    assert steps[0] == 8
+    whole = train_sae(embeddings, config)
+    assert resumed.history == whole.history
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("variant", "change"),
+    [
+        ("jumprelu", {"bandwidth": 0.1}),
+        ("jumprelu", {"l0": 0.4}),
+        ("gated", {"sparsity_warmup": 3}),
+        ("concepts", {"levels": (0.5, 1.0)}),
+        ("concepts", {"levels_weighting": "reverse"}),
+        ("archetypal", {"relaxation": 0.2}),
+    ],
+)
+def test_a_checkpoint_of_another_variant_is_refused(
+    variant: str, change: dict[str, Any], tmp_path: Path, embeddings: torch.Tensor
+) -> None:
+    path, settings = tmp_path / "run.safetensors", STOPPED[variant] | {"max_steps": 1}
+    train_sae(embeddings, _config(**settings), checkpoint=path)
+    with pytest.raises(ArtifactMismatch, match="another configuration"):
+        train_sae(embeddings, _config(**settings | change), checkpoint=path)
