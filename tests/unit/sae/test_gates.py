@@ -117,7 +117,7 @@ def test_every_bias_of_the_papers_magnitude_is_an_offset(rng: np.random.Generato
     y, b_mag = rng.normal(size=(20, 4)), rng.normal(size=6)
     pre = (y - p["b"]) @ p["W"].T + p["a"]
     activation.offset.data = torch.from_numpy(b_mag - np.exp(p["r"]) * p["a"])
-    scaled = (y - p["b"]) @ (np.exp(p["r"])[:, None] * p["W"]).T  # W_mag of equation 7
+    scaled = (y - p["b"]) @ (np.exp(p["r"])[:, None] * p["W"]).T  # the tied W_mag
     expected = np.where(pre > 0, np.maximum(scaled + b_mag, 0), 0)
     found = activation(torch.from_numpy(pre)).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-12)
