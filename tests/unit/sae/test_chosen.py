@@ -89,6 +89,16 @@ def test_a_rank_is_cut_by_a_sample_of_all_columns(monkeypatch: pytest.MonkeyPatc
     assert count < sizes[1] < 2 * count
 
 
+def test_a_rank_is_found_where_the_sample_misleads_or_holds_nan() -> None:
+    table = torch.randn(256, 4096)
+    count = len(table) * 32
+    table.flatten()[7] = torch.nan
+    _equal(chosen.kth_largest(table, count), _sorted(table.flatten())[count - 1])
+    table.flatten()[:: table.numel() // 2**18 | 1] += 9  # the sampled entries, and no others
+    count = table.numel() // 8
+    _equal(chosen.kth_largest(table, count), _sorted(table.flatten())[count - 1])
+
+
 class Played:
     """One of several workers, all of whose tables are known here."""
 
