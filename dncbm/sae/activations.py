@@ -78,7 +78,7 @@ class ReLU(nn.Module):
         """The positive entries."""
         if not chosen.few(chosen.sampled_rows(pre_activations) > 0, pre_activations.dtype):
             return None
-        return chosen.positions(pre_activations > 0)
+        return chosen.positions(~(pre_activations <= 0))  # negated, so that the loss shows NaN
 
     def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
         """The positive part."""

@@ -88,11 +88,13 @@ class ArchetypalAtoms:
     def __init__(self, model: SaeModel, points: Float[Tensor, "p d"], relaxation: float) -> None:
         self._dictionary = model.dictionary.requires_grad_(False)
         self._points = points
-        first = torch.arange(model.num_concepts, device=points.device) % len(points)
-        self._mixture = nn.Parameter(functional.one_hot(first, len(points)).to(points.dtype))
+        self._mixture = nn.Parameter(_first_mixture(model.num_concepts, points))
         self._relaxed = nn.Parameter(torch.zeros_like(self._dictionary))
         self._limit = relaxation * float(points.norm(dim=1).mean())
+        tied = torch.equal(model.encoder_weight, self._dictionary)
         self.after_step()
+        if tied:
+            model.encoder_weight.data.copy_(self._dictionary)
 
     def rows(self) -> Float[Tensor, "c d"]:
         """Composed anew, so that mixture and relaxation get their gradients."""
@@ -121,6 +123,15 @@ class ArchetypalAtoms:
             "atoms.mixture": self._mixture.data,
             "atoms.relaxed": self._relaxed.data,
         }
+
+
+def _first_mixture(num_concepts: int, points: Float[Tensor, "p d"]) -> Float[Tensor, "c p"]:
+    """One point for each row; where they run out, two unevenly: p² rows are all distinct."""
+    count = len(points)
+    numbers = torch.arange(num_concepts, device=points.device)
+    one, other = numbers % count, (numbers + numbers // count) % count
+    mixture = 2 * functional.one_hot(one, count) + functional.one_hot(other, count)
+    return mixture.to(points.dtype) / 3
 
 
 def archetypes(

@@ -26,18 +26,21 @@ def largest_per_row(pre: Float[Tensor, "n c"], k: int) -> Int[Tensor, "n k"]:
         return pre.topk(k, dim=-1, sorted=False).indices
     grouped = pre.view(rows, _GROUP, groups)  # group j holds columns j, j + groups, ...
     best = largest_per_row(grouped.amax(dim=1), k)
-    candidates = grouped.gather(2, best[:, None].expand(rows, _GROUP, k)).reshape(rows, -1)
+    candidates = grouped.gather(2, best[:, None].expand(rows, _GROUP, k)).reshape(rows, _GROUP * k)
     found = candidates.topk(k, dim=-1, sorted=False).indices
     return (found // k) * groups + best.gather(1, found % k)
 
 
 def kth_largest(values: Float[Tensor, "*shape"], count: int) -> Float[Tensor, ""]:
-    """The value of rank `count` (1 = the largest); exact, by cutting with a sampled bound first."""
+    """The value of rank `count` (1 = the largest); exact, by cutting with a sampled bound first.
+
+    NaN ranks above infinity, as in torch's own order.
+    """
     flat = values.flatten()
-    sample = flat[:: max(1, flat.numel() // 2**18)]
+    sample = flat[:: flat.numel() // 2**18 | 1]  # odd, or it would stay within few columns
     wanted = int(1.3 * count * sample.numel() / flat.numel()) + 8
     if 4 * wanted < sample.numel():
-        above = flat[flat >= sample.kthvalue(sample.numel() - wanted + 1).values]
+        above = flat[~(flat < sample.kthvalue(sample.numel() - wanted + 1).values)]
         if above.numel() >= count:
             flat = above
     return flat.kthvalue(flat.numel() - count + 1).values
@@ -54,7 +57,7 @@ def kth_largest_of_all(
     workers.sum_(total)
     # No worker's own bound can lie below the smallest of them, nor can the common one.
     local = kth_largest(values, own) if own else values.new_tensor(torch.inf)
-    candidates = workers.gather(values[values >= workers.smallest(local)])
+    candidates = workers.gather(values[~(values < workers.smallest(local))])
     return kth_largest(candidates, int(total))
 
 

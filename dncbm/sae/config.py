@@ -119,13 +119,20 @@ class SaeConfig:
             _require(self, name, above=0.0)
         for name in _NOT_NEGATIVE:
             _require(self, name, above=None)
-        if self.activation != "relu" and self.k > self.num_concepts:
+        if self.activation not in ("relu", "gated") and self.k > self.num_concepts:
             raise InvalidInput(
                 f"k is {self.k}, but there are only {self.num_concepts} concepts. Lower k or "
                 "raise num_concepts."
             )
 
         object.__setattr__(self, "levels", tuple(float(end) for end in self.levels))
+        if not all(math.isfinite(end) for end in self.levels):
+            raise InvalidInput(f"SAE levels is {list(self.levels)}; each end must be finite.")
+        if self.sparsity_warmup > 1:
+            raise InvalidInput(
+                f"SAE sparsity_warmup is {self.sparsity_warmup}; it is a share of the steps, at "
+                "most 1."
+            )
         self.build_levels()
         if self.archetypes and self.resample_every:
             raise InvalidInput(
@@ -168,6 +175,10 @@ class SaeConfig:
         if self.levels[-1] != 1.0:
             raise InvalidInput(
                 f"SAE levels end at {self.levels[-1]:g}; the last end must be 1.0, the whole."
+            )
+        if any(b <= a for a, b in zip((0.0, *self.levels), self.levels, strict=False)):
+            raise InvalidInput(
+                f"SAE levels end at {list(self.levels)}; the rule is shares above 0, ascending."
             )
         whole = self.k if self.levels_by == "rank" else self.num_concepts
         ends = sorted({max(1, round(share * whole)) for share in self.levels})

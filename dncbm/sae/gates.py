@@ -56,7 +56,8 @@ class JumpReLU(nn.Module):
         bound = (self.log_threshold.exp() - self.bandwidth / 2).to(pre_activations.dtype)
         if not chosen.few(chosen.sampled_rows(pre_activations) > bound, pre_activations.dtype):
             return None
-        return chosen.positions(pre_activations > bound)
+        # Not below, as a bound that was rounded up may equal an entry that is above it.
+        return chosen.positions(~(pre_activations < bound))
 
     def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
         """Codes of the given entries."""
@@ -70,9 +71,20 @@ class JumpReLU(nn.Module):
         )
         return active
 
+    @torch.no_grad()
+    def restart(self, concepts: Int[Tensor, "m"]) -> list[nn.Parameter]:
+        """First thresholds for these concepts; returns what was changed."""
+        self.log_threshold[concepts] = math.log(self.start)
+        return [self.log_threshold]
+
     def _threshold(self, concepts: Tensor | None) -> Tensor:
         threshold = self.log_threshold.exp()
-        return threshold if concepts is None else threshold[concepts]
+        return threshold if concepts is None else _of_entries(threshold, concepts)
+
+
+def _of_entries(of_concepts: Float[Tensor, "c"], concepts: Int[Tensor, "m"]) -> Float[Tensor, "m"]:
+    """Each entry's value, by the call whose gradient repeats its bits on this device."""
+    return of_concepts[concepts] if concepts.is_cuda else of_concepts.index_select(0, concepts)
 
 
 class _Jump(torch.autograd.Function):
@@ -140,14 +152,14 @@ class Gated(nn.Module):
         """Entries with an open gate."""
         if not chosen.few(chosen.sampled_rows(pre_activations) > 0, pre_activations.dtype):
             return None
-        return chosen.positions(pre_activations > 0)
+        return chosen.positions(~(pre_activations <= 0))
 
     def codes_of(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
         """Codes of the given entries."""
         scale: Tensor = self.log_scale.exp()
         offset: Tensor = self.offset
         if concepts is not None:
-            scale, offset = scale[concepts], offset[concepts]
+            scale, offset = _of_entries(scale, concepts), _of_entries(offset, concepts)
         return (scale * pre_activations + offset).relu() * (pre_activations > 0)
 
     def sparsity(self, pre_activations: Tensor, concepts: Tensor | None) -> Tensor:
@@ -157,3 +169,10 @@ class Gated(nn.Module):
     def gate_codes(self, pre_activations: Tensor) -> Tensor:
         """What the gate alone would reconstruct with."""
         return pre_activations.relu()
+
+    @torch.no_grad()
+    def restart(self, concepts: Int[Tensor, "m"]) -> list[nn.Parameter]:
+        """Magnitudes equal to the gates for these concepts; returns what was changed."""
+        self.log_scale[concepts] = 0.0
+        self.offset[concepts] = 0.0
+        return [self.log_scale, self.offset]

@@ -78,4 +78,4 @@ def nested_reconstructions(
         bags[order], torch.arange(len(codes.starts) * count, device=bags.device)
     )
     parts = decode_bags(codes.concepts[order], codes.values[order], starts, dictionary)
-    return parts.view(len(codes.starts), count, -1).cumsum(dim=1)
+    return parts.unflatten(0, (len(codes.starts), count)).cumsum(dim=1)

@@ -125,7 +125,8 @@ class _Rectified(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         inputs, weight, bias, pre, products = arguments
         codes = pre.relu_().view_as(pre)
-        ctx.codes, ctx.products = codes, products
+        ctx.save_for_backward(codes)
+        ctx.products = products
         ctx.saved = products.cast(inputs), weight.dtype, bias.dtype
         # Rounded per row only: a sum in another type than the codes' would copy the table.
         return codes, codes.sum(dim=1).to(weight.dtype).sum()
@@ -133,7 +134,7 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        codes = ctx.codes
+        (codes,) = ctx.saved_tensors
         slopes = ctx.products.buffer("rectified", *codes.shape, like=codes)
         torch.add(gradients[0], gradients[1].to(codes.dtype), out=slopes)
         torch.ops.aten.threshold_backward.grad_input(slopes, codes, 0, grad_input=slopes)
@@ -180,13 +181,14 @@ class _Decode(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         codes, dictionary, products, name = arguments
         narrow = products.cast(dictionary)
-        ctx.saved = codes, narrow, products, name
+        ctx.save_for_backward(codes)  # which notices where a buffer was overwritten meanwhile
+        ctx.saved = narrow, products, name
         return (products.cast(codes) @ narrow).to(dictionary.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        codes, narrow, products, name = ctx.saved
+        (codes,), (narrow, products, name) = ctx.saved_tensors, ctx.saved
         error = products.cast(gradients[0].contiguous())
         into_codes = into_dictionary = None
         if ctx.needs_input_grad[0]:

@@ -3,8 +3,8 @@
 A concept that never fired in the window gets a new life: inputs are drawn without
 replacement with probability proportional to their squared loss; the dictionary row becomes
 the drawn input at unit length (the pre-bias is not subtracted), the encoder row the same
-direction with 0.2 times the mean length of the living encoder rows, the encoder bias 0, and
-Adam forgets these rows and no others.
+direction with 0.2 times the mean length of the living encoder rows, the encoder bias 0, gates
+start anew, and Adam forgets these rows and no others.
 """
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from dncbm.sae.gates import Gated, JumpReLU
 from dncbm.sae.loss import Reduction, reconstruction_per_row, sparsity_per_row
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import CHUNK, EmbeddingRows
@@ -85,7 +86,10 @@ def revive(
     model.dictionary[concepts] = directions
     model.encoder_weight[concepts] = directions * length
     model.encoder_bias[concepts] = 0.0
-    for parameter in (model.dictionary, model.encoder_weight, model.encoder_bias):
+    changed = [model.dictionary, model.encoder_weight, model.encoder_bias]
+    if isinstance(model.activation, JumpReLU | Gated):
+        changed += model.activation.restart(concepts)
+    for parameter in changed:
         _forget(optimizer, parameter, concepts)
     return concepts
 

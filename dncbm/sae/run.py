@@ -54,6 +54,9 @@ class TrainingRun:
         self.schedule = _schedule(config, self.total)
         self.model = build_initial(rows, config, statistics).to(self.device).train()
         self.atoms = _atoms(self.model, rows, config)
+        # Machines may round the first weights differently, and then stay apart for good.
+        first = (*self.model.state_dict().values(), *self.atoms.state().values())
+        workers.share_first_(*first)
         self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, fused=True)
         self.products = Products(product_dtype(config.precision, self.device))
         self.levels = config.build_levels()

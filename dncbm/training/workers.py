@@ -33,6 +33,10 @@ class Workers(Protocol):
         """All processes' values, one after the other; their numbers may differ."""
         ...
 
+    def share_first_(self, *tensors: Tensor) -> None:
+        """Replace each tensor by that of the first process."""
+        ...
+
 
 class Alone:
     """One process: nothing to exchange."""
@@ -54,6 +58,9 @@ class Alone:
         """The values."""
         return values
 
+    def share_first_(self, *tensors: Tensor) -> None:
+        """Nothing to replace."""
+
 
 class ProcessGroup:
     """The default group of `torch.distributed`, which somebody else started (torchrun, Ray)."""
@@ -67,7 +74,8 @@ class ProcessGroup:
 
     def sum_(self, *tensors: Tensor) -> None:
         """One exchange per type: small tensors travel together."""
-        for dtype in {tensor.dtype for tensor in tensors}:
+        # In order of appearance: a set's order differs between processes.
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == dtype]
             packed = torch.cat([tensor.flatten() for tensor in same])
             dist.all_reduce(packed)
@@ -92,6 +100,11 @@ class ProcessGroup:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)])
+
+    def share_first_(self, *tensors: Tensor) -> None:
+        """One broadcast each."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 ALONE = Alone()

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from tests.oracles.sae_variants import largest
+
 Array = np.ndarray
 
 
@@ -20,25 +22,8 @@ def sparsity(codes: Array) -> float:
     return sum(abs(float(code)) for row in codes for code in row) / len(codes)
 
 
-def top_k(pre: Array, k: int, allowed: list[int] | None = None) -> Array:
-    codes = np.zeros_like(pre)
-    columns = list(range(pre.shape[1])) if allowed is None else allowed
-    for n, row in enumerate(pre):
-        for c in sorted(columns, key=lambda c: -row[c])[:k]:
-            codes[n, c] = max(0.0, row[c])
-    return codes
-
-
-def batch_top_k(pre: Array, k: int) -> Array:
-    codes = np.zeros_like(pre)
-    places = [(n, c) for n in range(pre.shape[0]) for c in range(pre.shape[1])]
-    for place in sorted(places, key=lambda p: -pre[p])[: k * len(pre)]:
-        codes[place] = max(0.0, pre[place])
-    return codes
-
-
 def auxiliary(residual: Array, pre: Array, dictionary: Array, dead: list[int], k: int) -> float:
-    codes = top_k(pre, k, dead)
+    codes = largest(pre, k, dead)
     error = energy = 0.0
     for n, row in enumerate(residual):
         rebuilt = sum((codes[n, c] * dictionary[c] for c in dead), np.zeros(len(row)))
@@ -55,72 +40,6 @@ def unexplained_variance(x: Array, rebuilt: Array) -> float:
             error += (float(value) - float(other[j])) ** 2
             variance += (float(value) - mean[j]) ** 2
     return error / variance
-
-
-class Step:
-    """One training step after the other, gradients derived by hand."""
-
-    def __init__(
-        self,
-        encoder: Array,
-        encoder_bias: Array,
-        dictionary: Array,
-        pre_bias: Array,
-        *,
-        lr: float,
-        k: int | None,
-        reduction: str,
-        l1: float,
-        aux_weight: float = 0.0,
-        aux_k: int = 1,
-    ) -> None:
-        self.p = {"D": dictionary, "W": encoder, "a": encoder_bias, "b": pre_bias}
-        self.p = {name: value.astype(np.float64).copy() for name, value in self.p.items()}
-        self.m = {name: np.zeros_like(value) for name, value in self.p.items()}
-        self.v = {name: np.zeros_like(value) for name, value in self.p.items()}
-        self.t = 0
-        self.silent_for = [0] * len(dictionary)
-        """Rows since each concept last fired."""
-        self.lr, self.k, self.reduction, self.l1 = lr, k, reduction, l1
-        self.aux_weight, self.aux_k = aux_weight, aux_k
-
-    def __call__(self, y: Array, dead: list[int]) -> float:
-        p = self.p
-        n, d = y.shape
-        pre = (y - p["b"]) @ p["W"].T + p["a"]
-        codes = np.maximum(pre, 0.0) if self.k is None else top_k(pre, self.k)
-        rebuilt = codes @ p["D"] + p["b"]
-        loss = reconstruction(y, rebuilt, self.reduction) + self.l1 * sparsity(codes)
-        back = 2 * (rebuilt - y) / (n * (d if self.reduction == "mean" else 1))
-        grad = {"D": codes.T @ back}
-        through = (back @ p["D"].T + self.l1 / n) * (codes > 0)
-        if self.aux_weight and dead:
-            loss += self.aux_weight * auxiliary(y - rebuilt, pre, p["D"], dead, self.aux_k)
-            helped = top_k(pre, self.aux_k, dead)
-            missing = (y - rebuilt) - helped @ p["D"]
-            factor = -2 * self.aux_weight / ((y - rebuilt) ** 2).sum()
-            grad["D"] = grad["D"] + factor * helped.T @ missing
-            through = through + factor * (missing @ p["D"].T) * (helped > 0)
-        grad["W"] = through.T @ (y - p["b"])
-        grad["a"] = through.sum(axis=0)
-        grad["b"] = back.sum(axis=0) - (through @ p["W"]).sum(axis=0)
-        for c in range(len(p["D"])):
-            grad["D"][c] -= (grad["D"][c] @ p["D"][c]) * p["D"][c]
-        self._adam(grad)
-        for c in range(len(p["D"])):
-            fired = any(row[c] > 0 for row in codes)
-            self.silent_for[c] = 0 if fired else self.silent_for[c] + n
-            p["D"][c] /= math.sqrt(sum(value**2 for value in p["D"][c]))
-        return loss
-
-    def _adam(self, grad: dict[str, Array]) -> None:
-        self.t += 1
-        for name, g in grad.items():
-            self.m[name] = 0.9 * self.m[name] + 0.1 * g
-            self.v[name] = 0.999 * self.v[name] + 0.001 * g * g
-            m = self.m[name] / (1 - 0.9**self.t)
-            v = self.v[name] / (1 - 0.999**self.t)
-            self.p[name] -= self.lr * m / (np.sqrt(v) + 1e-8)
 
 
 def draw_weights(losses: Array) -> Array:

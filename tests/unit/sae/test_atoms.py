@@ -67,3 +67,22 @@ def test_points_are_centres_of_the_standardised_rows() -> None:
     order = found[:, 0].argsort(descending=True)
     torch.testing.assert_close(found[order], centres / 5, atol=0.01, rtol=0)
     assert len(archetypes(model, rows, 99, torch.Generator().manual_seed(0))) == 40
+
+
+def test_a_tied_encoder_starts_as_the_mixtures_and_another_one_stays() -> None:
+    points = torch.randn(12, 6, dtype=torch.float64)
+    tied, other = _model(), _model()
+    with torch.no_grad():
+        tied.encoder_weight.copy_(tied.dictionary)
+        other.encoder_weight.fill_(0.5)
+    for model in (tied, other):
+        ArchetypalAtoms(model, points, relaxation=0.5)
+    torch.testing.assert_close(tied.encoder_weight, tied.dictionary)
+    assert bool((other.encoder_weight == 0.5).all())
+
+
+def test_rows_start_apart_even_where_points_are_few() -> None:
+    model = _model(16)
+    ArchetypalAtoms(model, torch.randn(4, 6, dtype=torch.float64), relaxation=0.5)
+    cosines = model.dictionary @ model.dictionary.T - torch.eye(16, dtype=torch.float64)
+    assert float(cosines.max()) < 0.9999

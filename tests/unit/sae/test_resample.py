@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from dncbm.sae.activations import ReLU
+from dncbm.sae.gates import Gated, JumpReLU
 from dncbm.sae.model import SaeModel
 from dncbm.sae.resample import draw_inputs, draw_weights, revive
 from dncbm.sae.rows import TensorRows
@@ -115,3 +116,20 @@ def test_revive_with_too_few_inputs_or_nothing_alive(model: SaeModel) -> None:
     assert revive(model, optimizer, everything, torch.randn(3, 5)).tolist() == [0, 1, 2]
     lengths = model.encoder_weight.detach()[:3].norm(dim=-1)
     np.testing.assert_allclose(lengths.numpy(), 0.2 * length, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [JumpReLU(6, threshold=0.2), Gated(6)])
+def test_gates_of_revived_concepts_start_anew(activation: JumpReLU | Gated) -> None:
+    model = SaeModel(4, 6, activation=activation)
+    first = [parameter.detach().clone() for parameter in activation.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    (sum(parameter.sum() for parameter in model.parameters())).backward()
+    optimizer.step()
+    dead = torch.tensor([False, True, False, True, False, False])
+    revive(model, optimizer, dead, torch.randn(2, 4))
+    for parameter, start in zip(activation.parameters(), first, strict=True):
+        assert torch.equal(parameter.detach()[dead], start[dead])
+        assert bool((parameter.detach()[~dead] != start[~dead]).all())
+        moments = optimizer.state[parameter]["exp_avg"]
+        assert bool((moments[dead] == 0).all())
+        assert bool((moments[~dead] != 0).all())

@@ -16,9 +16,6 @@ from dncbm.sae.presets import preset
 from dncbm.sae.rows import as_rows, input_statistics
 from dncbm.sae.train import SaeConfig, TrainingRun, train_sae, train_sweep
 from dncbm.training import precision as precision_module
-from tests.oracles import sae as oracle
-
-NAMES = {"D": "dictionary", "W": "encoder_weight", "a": "encoder_bias", "b": "pre_bias"}
 
 
 def _config(**changes: Any) -> SaeConfig:
@@ -38,53 +35,6 @@ def _config(**changes: Any) -> SaeConfig:
 @pytest.fixture
 def embeddings() -> torch.Tensor:
     return torch.randn(50, 6) + 0.5
-
-
-VARIANTS = {
-    "paper": {"activation": "relu", "init": "paper", "l1": 0.02, "reduction": "mean"},
-    "relu-sum": {"activation": "relu", "init": "kaiming", "l1": 0.3, "reduction": "sum"},
-    "topk": {"activation": "topk", "center": True, "scale": True, "init": "data"},
-    "topk-aux": {"activation": "topk", "aux_weight": 0.5, "aux_k": 2, "dead_after": 16},
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_steps_follow_the_oracle(variant: str, embeddings: torch.Tensor) -> None:
-    config = _config(**VARIANTS[variant])
-    rows = as_rows(embeddings)
-    run = TrainingRun(rows, config, input_statistics(rows), "cpu")
-    run.model.double()
-    run.atoms.after_step()
-    # A concept that never fires, so that the auxiliary loss has something to do.
-    run.model.encoder_bias.data[[2, 7]] = -1.0 if "aux" in variant else 0.1
-    start = {key: getattr(run.model, name).detach().numpy() for key, name in NAMES.items()}
-    step = oracle.Step(
-        start["W"],
-        start["a"],
-        start["D"],
-        start["b"],
-        lr=0.01,
-        k=None if config.activation == "relu" else 3,
-        reduction=config.reduction,
-        l1=config.l1,
-        aux_weight=config.aux_weight,
-        aux_k=config.aux_k,
-    )
-    helped = 0
-    for _ in range(6):
-        batch = run._batch()[0].double()
-        dead = [c for c, silent in enumerate(step.silent_for) if silent > config.dead_after]
-        helped += bool(dead)
-        before = float(run.sums[3])
-        run.advance()
-        loss = step(batch.numpy(), dead)
-        if run.step % run.per_epoch:
-            assert (float(run.sums[3]) - before) / len(batch) == pytest.approx(loss, rel=1e-6)
-        for key, name in NAMES.items():
-            found = getattr(run.model, name).detach().numpy()
-            np.testing.assert_allclose(found, step.p[key], atol=1e-7, err_msg=name)
-    assert run.rows_since_fired.tolist() == step.silent_for
-    assert helped or "aux" not in variant
 
 
 def test_rows_come_in_a_new_true_shuffle_every_epoch(embeddings: torch.Tensor) -> None:
@@ -400,3 +350,59 @@ def test_a_sweep_of_different_batches_is_refused(embeddings: torch.Tensor) -> No
     for configs in ([], [_config(), _config(seed=4)], [_config(), _config(batch_size=8)]):
         with pytest.raises(InvalidInput, match="all with the same batches"):
             train_sweep(embeddings, configs)
+
+
+class Stopped(BaseException):
+    """Like a signal: nothing catches it."""
+
+
+STOPPED = {
+    "jumprelu": {"activation": "jumprelu", "l0": 0.5, "bandwidth": 0.2, "sparsity_warmup": 0.3},
+    "gated": {"activation": "gated", "l1": 0.05, "aux_weight": 0.1, "aux_k": 2},
+    "concepts": {"activation": "batchtopk", "levels": (0.25, 1.0), "center": True, "scale": True},
+    "rank": {"levels": (0.34, 1.0), "levels_by": "rank", "levels_weighting": "reverse"},
+    "archetypal": {"archetypes": 9, "relaxation": 0.1},
+}
+
+
+@pytest.mark.parametrize("variant", STOPPED)
+def test_every_variant_continues_to_the_same_bits(
+    variant: str, tmp_path: Path, embeddings: torch.Tensor, one_thread: None
+) -> None:
+    config, path = _config(**STOPPED[variant]), tmp_path / "run.safetensors"
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 9:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_sae(embeddings, config, checkpoint=path, checkpoint_every=7, progress=stop)
+    steps: list[int] = []
+    resumed = train_sae(
+        embeddings, config, checkpoint=path, progress=lambda _, done, __: steps.append(done)
+    )
+    assert steps[0] == 8
+    whole = train_sae(embeddings, config)
+    assert resumed.history == whole.history
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("variant", "change"),
+    [
+        ("jumprelu", {"bandwidth": 0.1}),
+        ("jumprelu", {"l0": 0.4}),
+        ("gated", {"sparsity_warmup": 0.3}),
+        ("concepts", {"levels": (0.5, 1.0)}),
+        ("concepts", {"levels_weighting": "reverse"}),
+        ("archetypal", {"relaxation": 0.2}),
+    ],
+)
+def test_a_checkpoint_of_another_variant_is_refused(
+    variant: str, change: dict[str, Any], tmp_path: Path, embeddings: torch.Tensor
+) -> None:
+    path, settings = tmp_path / "run.safetensors", STOPPED[variant] | {"max_steps": 1}
+    train_sae(embeddings, _config(**settings), checkpoint=path)
+    with pytest.raises(ArtifactMismatch, match="another configuration"):
+        train_sae(embeddings, _config(**settings | change), checkpoint=path)
