@@ -90,6 +90,12 @@ _STABILITY = {
         "near 1, far above chance",
         "a stable concept need not mean anything; rare and dead ones lower it",
     ),
+    "chance": _reading(
+        "… by chance",
+        "the same with random directions of the space that the concepts span",
+        "the level to beat",
+        "does not know how often a concept is active",
+    ),
     "matched_fraction": _reading(
         "stable concepts",
         "concepts whose partner under another seed has a cosine above 0.9",
@@ -102,12 +108,6 @@ _STABILITY = {
         "mean cosine with the most similar concept, which several may share",
         "near 1, far above chance",
         "large dictionaries always have something near",
-    ),
-    "chance": _reading(
-        "… of random directions",
-        "stability by chance, in the space that the concepts span",
-        "the level to beat",
-        "does not know how often a concept is active",
     ),
 }
 

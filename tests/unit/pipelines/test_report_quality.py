@@ -35,7 +35,7 @@ def test_train_and_held_out_stand_side_by_side() -> None:
         "accuracy kept": (None, 0.9),
         "largest coherence": (0.8, None),  # of the dictionary: the same on all photos
         "stability": (0.7, None),
-        "… of random directions": (0.2, None),
+        "… by chance": (0.2, None),
     }
 
 
