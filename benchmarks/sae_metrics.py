@@ -4,7 +4,7 @@
 
 MODEL_DIR is what `dncbm quickstart` left (its embeddings are used, nothing in it is changed).
 FILE.npz holds `vectors` (n, d) and `label` (n; '' where unknown), every fifth row of which is
-held out. Planted embeddings are always measured: only there is the true dictionary known. Each
+held out. Planted embeddings come first: only there is the true dictionary known. Each
 preset is trained with each seed; metrics are means over the seeds, stability compares them.
 """
 
@@ -25,6 +25,7 @@ from torch.nn import functional
 from benchmarks._harness import parser, table
 from dncbm.data.planted import match_dictionaries, planted_dictionary, planted_embeddings
 from dncbm.encoders.artifact import load_embeddings
+from dncbm.sae.config import SaeConfig
 from dncbm.sae.geometry import stability
 from dncbm.sae.metrics import Labelled, accuracy_kept, evaluate_sae
 from dncbm.sae.presets import preset
@@ -33,6 +34,7 @@ from dncbm.sae.train import TrainedSae, train_sae
 from pipelines.bottleneck import class_names, labelled_rows
 
 PRESETS = ("default", "topk", "dncbm-paper")
+PLANTED_ACTIVE = 3
 READOUT_ROWS = 20_000
 
 
@@ -45,6 +47,8 @@ class Data:
     held_out: EmbeddingRows
     labelled: tuple[Labelled, Labelled] | None = None
     truth: Tensor | None = None
+    variants: tuple[tuple[str, str, dict[str, Any]], ...] = ()
+    """Further recipes: name, preset and its overrides."""
 
 
 def of_model(folder: Path) -> Data:
@@ -80,27 +84,35 @@ def of_vectors(name: str, path: Path) -> Data:
 
 
 def planted() -> Data:
-    """256 directions in 32 dimensions, three in each row: what a minute can train."""
+    """256 directions in 32 dimensions, three in each row: what a minute can train.
+
+    There `default` is also told how many directions a row has: what a good dictionary looks like.
+    """
     truth = planted_dictionary(256, 32, seed=0)
-    rows, _ = planted_embeddings(truth, 12_000, active=3, noise=0.1, seed=0)
-    return Data("planted", as_rows(rows[:10_000]), as_rows(rows[10_000:]), truth=truth)
+    rows, _ = planted_embeddings(truth, 12_000, active=PLANTED_ACTIVE, noise=0.1, seed=0)
+    told = ("default, true k", "default", {"k": PLANTED_ACTIVE})
+    train, held_out = as_rows(rows[:10_000]), as_rows(rows[10_000:])
+    return Data("planted", train, held_out, truth=truth, variants=(told,))
 
 
-def measure(data: Data, name: str, seeds: list[int]) -> dict[str, Any]:
-    """One preset on one data set: means over the seeds."""
-    runs = [_one(data, name, seed) for seed in seeds]
+def measure(
+    data: Data, method: tuple[str, str, dict[str, Any]], seeds: list[int]
+) -> dict[str, Any]:
+    """One recipe on one data set: means over the seeds."""
+    title, name, changes = method
+    width = data.train.shape[1]
+    config = preset(name, embed_dim=width, num_rows=len(data.train), **changes)
+    runs = [_one(data, replace(config, seed=seed)) for seed in seeds]
     found = {key: statistics.fmean(run[1][key] for run in runs) for key in runs[0][1]}
     if len(runs) > 1:
         started = time.process_time()
         alike = stability([trained.model.dictionary for trained, _ in runs])
         found |= {f"stability, {key}": value for key, value in alike.as_dict().items()}
         found["CPU s: stability"] = time.process_time() - started
-    return {"data": data.name, "preset": name} | found
+    return {"data": data.name, "preset": title} | found
 
 
-def _one(data: Data, name: str, seed: int) -> tuple[TrainedSae, dict[str, float]]:
-    width = data.train.shape[1]
-    config = replace(preset(name, embed_dim=width, num_rows=len(data.train)), seed=seed)
+def _one(data: Data, config: SaeConfig) -> tuple[TrainedSae, dict[str, float]]:
     started = time.process_time()
     trained = train_sae(data.train, config)
     whole = time.process_time() - started
@@ -136,7 +148,8 @@ def transposed(rows: list[dict[str, Any]]) -> str:
 
 def datasets(options: Namespace) -> Iterator[Data]:
     """Planted data, then files, then model directories."""
-    yield planted()
+    if options.planted:
+        yield planted()
     for entry in options.vectors:
         name, _, path = entry.partition("=")
         yield of_vectors(name, Path(path))
@@ -151,12 +164,13 @@ def main() -> None:
     arguments.add_argument("--vectors", nargs="*", default=[], help="NAME=FILE.npz")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    arguments.add_argument("--no-planted", dest="planted", action="store_false")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
     options.out.mkdir(parents=True, exist_ok=True)
     for data in datasets(options):
-        for name in options.presets:
-            rows.append(measure(data, name, options.seeds))
+        for method in (*((name, name, {}) for name in options.presets), *data.variants):
+            rows.append(measure(data, method, options.seeds))
             (options.out / "sae_metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
         print(transposed([row for row in rows if row["data"] == data.name]), flush=True)
     if options.json:

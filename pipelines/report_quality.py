@@ -35,7 +35,7 @@ _READINGS = {
         "CKNNA",
         "whether images with near embeddings have near codes (10 nearest of a sample)",
         "towards 1",
-        "falls with the size of the sample; dense codes that explain nothing score high",
+        "a mere rotation of the embeddings scores 1; falls as the sample grows",
     ),
     "l0": _reading(
         "L0",
@@ -88,7 +88,8 @@ _STABILITY = {
         "stability",
         "mean cosine of concepts matched one to one with those of other seeds",
         "near 1, far above chance",
-        "a stable concept need not mean anything; rare and dead ones lower it",
+        "a stable concept need not mean anything; dead ones count, and look stable where they were "
+        "restarted at the same images",
     ),
     "chance": _reading(
         "… by chance",
