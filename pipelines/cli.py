@@ -171,6 +171,10 @@ def discover(
     preset: Annotated[str | None, typer.Option(help="default, dncbm-paper or topk.")] = None,
     overrides: Set = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the autoencoder.")] = None,
+    stability: Annotated[
+        int | None,
+        typer.Option(help="Train this many seeds (3) and measure how alike they are; 0: none."),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -182,7 +186,7 @@ def discover(
     tables = _overrides(overrides, None, only="sae")
     if seed is not None:
         tables.setdefault("sae", {})["seed"] = seed
-    changes = tables | _given(sae_preset=preset)
+    changes = tables | _given(sae_preset=preset, stability=stability)
     with progress_listener() as progress:
         result = _commands().discover(Workspace(model), changes, progress)
     _show(result, as_json)

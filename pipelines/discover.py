@@ -1,19 +1,23 @@
 """Stage 2: embeddings to a sparse autoencoder, whose decoder rows are the concepts."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dncbm.artifacts import fingerprint
+from dncbm.artifacts import fingerprint, seal
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
 from dncbm.sae.config import SaeConfig
+from dncbm.sae.geometry import stability
 from dncbm.sae.metrics import evaluate_sae
 from dncbm.sae.model import SaeModel
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae, load_sae, save_sae
-from dncbm.sae.train import train_sae
+from dncbm.sae.train import TrainedSae, train_sae
 from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress, no_progress
 from pipelines.recipes import Recipe
@@ -27,21 +31,15 @@ def discover_stage(
     progress: Progress = no_progress,
 ) -> LoadedSae:
     """Train the autoencoder on the train rows, or read the one this recipe already made."""
-    rows = train_rows(embeddings)
+    rows = ShardRows(embeddings.shards, train_rows(embeddings))
     config = sae_config(recipe, embeddings.embed_dim, len(rows))
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
         "encoder": embeddings.manifest.inputs["encoder"],
     }
+    train = partial(_train, recipe, rows, inputs, workspace, progress)
     if not is_current(workspace.sae, "sae", {"training": config.as_dict()}, inputs):
-        mark = fingerprint([config.as_dict(), inputs])[:12]
-        trained = train_sae(
-            ShardRows(embeddings.shards, rows),
-            config,
-            checkpoint=workspace.checkpoint(f"discover-{mark}"),
-            device=resolve_device(recipe.device),
-            progress=progress,
-        )
+        trained = train(config)
         save_sae(
             workspace.sae,
             trained,
@@ -49,7 +47,52 @@ def discover_stage(
             inputs=inputs,
             metrics={"held_out": held_out_metrics(embeddings, trained.model)},
         )
-        workspace.discard("discover")
+    sae = load_sae(workspace.sae)
+    if recipe.stability and stability_of(sae).get("seeds") != recipe.stability:
+        others = [replace(config, seed=config.seed + i) for i in range(1, recipe.stability)]
+        sae = record_stability(workspace, sae, [train(other).model for other in others])
+    workspace.discard("discover")
+    return sae
+
+
+def _train(
+    recipe: Recipe,
+    rows: ShardRows,
+    inputs: dict[str, str],
+    workspace: Workspace,
+    progress: Progress,
+    config: SaeConfig,
+) -> TrainedSae:
+    """Train with a checkpoint of its own, from which a killed run goes on."""
+    mark = fingerprint([config.as_dict(), inputs])[:12]
+    return train_sae(
+        rows,
+        config,
+        checkpoint=workspace.checkpoint(f"discover-{mark}"),
+        device=resolve_device(recipe.device),
+        progress=progress,
+    )
+
+
+def stability_of(sae: LoadedSae) -> dict[str, Any]:
+    """What other seeds found of this dictionary; {} where it was not measured."""
+    return sae.manifest.metrics.get("stability") or {}
+
+
+def record_stability(workspace: Workspace, sae: LoadedSae, others: Sequence[SaeModel]) -> LoadedSae:
+    """Add the likeness of this dictionary and those of other seeds to the manifest.
+
+    The artifact's fingerprint stays: it is the same autoencoder, known better.
+    """
+    found = stability([sae.model.dictionary, *(model.dictionary for model in others)])
+    manifest = sae.manifest
+    seal(
+        workspace.sae,
+        "sae",
+        config=manifest.config,
+        inputs=manifest.inputs,
+        metrics=manifest.metrics | {"stability": found.as_dict()},
+    )
     return load_sae(workspace.sae)
 
 

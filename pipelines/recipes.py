@@ -41,6 +41,9 @@ class Recipe:
     """A preset of `dncbm.sae.presets`: `default`, `dncbm-paper`, `topk`, ..."""
     sae: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the preset's fields, for example `{"num_concepts": 1024}`."""
+    stability: int = 0
+    """Autoencoders to train with different seeds, this one among them, to measure how much of
+    the dictionary comes back: 3, or 0 for none. Each further one costs another training."""
     naming_preset: str = "default"
     """`default` or `paper`."""
     naming: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +72,11 @@ class Recipe:
                 raise InvalidInput(
                     f"{name} is {getattr(self, name)}; it must be at least {minimum}."
                 )
+        if self.stability < 0 or self.stability == 1:
+            raise InvalidInput(
+                f"stability is {self.stability}; it counts autoencoders that are compared: give "
+                "0 for none, or at least 2 (3 for a figure to rely on)."
+            )
         bad = [template for template in self.templates if template.count("{}") != 1]
         if bad or not self.templates:
             raise InvalidInput(f"Each template needs one '{{}}' for the class name; got {bad!r}.")

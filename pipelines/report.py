@@ -18,6 +18,7 @@ from dncbm.training.progress import Progress, no_progress
 from pipelines import report_parts as parts
 from pipelines.bottleneck import labelled_rows
 from pipelines.recipes import Recipe
+from pipelines.report_quality import quality_rows
 from pipelines.workspace import Workspace
 
 
@@ -61,7 +62,7 @@ def collect(recipe: Recipe, workspace: Workspace, predictor: Predictor) -> Repor
         splits={split: len(rows) for split, (rows, _) in splits.items()},
         accuracies=parts.accuracy_rows(predictor, len(judged[0])),
         nec_curve=parts.nec_curve(predictor),
-        sae_metrics=parts.sae_rows(
+        sae_metrics=quality_rows(
             load_manifest(workspace.sae, "sae").metrics, predictor.cbm.metrics.get("sae", {})
         ),
         densities=predictor.dictionary.statistics["density"].to_pylist(),

@@ -36,15 +36,6 @@ _BASELINES = {
     "zero_shot": ("Zero-shot", "class names as text, no training"),
     "linear_probe": ("Linear probe", "on the embeddings; what the encoder allows"),
 }
-_MEANINGS = {
-    "unexplained_variance": "share of the embeddings' variance that the codes lose; 0 is perfect",
-    "cosine": "mean cosine of an embedding and its reconstruction",
-    "l0": "concepts active per image",
-    "dead_fraction": "concepts active on no train image",
-    "dense_fraction": "concepts active on more than a tenth of the train images",
-    "accuracy_kept": "share of a linear readout's test accuracy that reconstructions keep",
-}
-_JUDGED = ("unexplained_variance", "cosine", "l0")
 
 
 def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
@@ -101,28 +92,6 @@ def recipe_rows(recipe: Recipe) -> dict[str, str]:
         elif value is not None:
             rows[name] = str(value)
     return {name: text for name, text in rows.items() if text}
-
-
-def sae_rows(metrics: dict[str, Any], readout: dict[str, float]) -> list[Metric]:
-    """The autoencoder's measurements with what they mean, train photos and held-out ones.
-
-    Args:
-        metrics: of the autoencoder's manifest.
-        readout: of `pipelines.bottleneck.kept_by_the_sae`.
-    """
-    held_out = metrics.get("held_out") or {}
-    values = {name: metrics[name] for name in _MEANINGS if name in metrics}
-    values |= {f"{name}, held out": held_out[name] for name in _JUDGED if name in held_out}
-    values |= {name: readout[name] for name in _MEANINGS if name in readout}
-    return [
-        Metric(
-            name=name.replace("_", " "),
-            value=value,
-            meaning=_MEANINGS.get(name, "the same on photos that trained nothing"),
-            unit="%" if name.endswith(("fraction", "kept")) else "",
-        )
-        for name, value in values.items()
-    ]
 
 
 def naming_rows(metrics: dict[str, Any]) -> list[Metric]:

@@ -57,6 +57,7 @@ def render(data: ReportData, charts: dict[str, str]) -> str:
         "percent": percent,
         "signed": signed,
         "measured": measured,
+        "valued": valued,
         "count": lambda number: f"{number:,}",
     }
     style = environment.get_template("report.css").render()
@@ -88,13 +89,17 @@ def signed(value: float, digits: int = 2) -> str:
 
 def measured(metric: Metric) -> str:
     """The value of a metric with sensible digits and its unit."""
-    value = metric.value
+    return valued(metric.value, metric.unit)
+
+
+def valued(value: float | int | str, unit: str) -> str:
+    """A value with three digits, or as percent, and its unit."""
     if isinstance(value, str):
         return value
-    if metric.unit == "%":
+    if unit == "%":
         return percent(value)
     text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-    return f"{text}\u202f{metric.unit}" if metric.unit else text
+    return f"{text}\u202f{unit}" if unit else text
 
 
 def largest(values: Sequence[float]) -> float:

@@ -51,6 +51,24 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QualityRow:
+    """One measure of the dictionary with how to read it; no measure stands for the others."""
+
+    name: str
+    says: str
+    """What it measures."""
+    good: str
+    """What a good value looks like."""
+    misleads: str
+    """When it looks good or bad without being so."""
+    train: float | None = None
+    held_out: float | None = None
+    """On photos that trained nothing. `None` where it was not measured."""
+    unit: str = ""
+    """`%` shows a fraction in [0, 1] as percent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Thumbnail:
     """A small picture of an example."""
 
@@ -161,7 +179,7 @@ class ReportData:
     nec_curve: Sequence[tuple[int | float, float]] = ()
     """Pairs of concepts per class and accuracy in [0, 1]."""
 
-    sae_metrics: Sequence[Metric] = ()
+    sae_metrics: Sequence[QualityRow] = ()
     densities: Sequence[float] = ()
     """Density of every concept, in [0, 1]."""
 

@@ -13,6 +13,7 @@ from dncbm.report.data import (
     Confusion,
     LocalExplanation,
     Metric,
+    QualityRow,
     ReportData,
     Thumbnail,
     WeightedConcept,
@@ -107,6 +108,18 @@ def weighted(seed: int, *, signed: bool) -> tuple[WeightedConcept, ...]:
     )
 
 
+def quality(label: str, train: float | None, held_out: float | None, unit: str = "") -> QualityRow:
+    return QualityRow(
+        name=label,
+        says="what this measures, in one line",
+        good="near 0, or near 1",
+        misleads="when few images are judged, or all of them are alike",
+        train=train,
+        held_out=held_out,
+        unit=unit,
+    )
+
+
 def sample(*, gallery: int = 12, thumbs: int = 6) -> ReportData:
     draw = np.random.default_rng(0)
     counts = draw.poisson(1.2, (9, 9)) + np.diag(draw.integers(18, 40, 9))
@@ -148,11 +161,12 @@ def sample(*, gallery: int = 12, thumbs: int = 6) -> ReportData:
         accuracies=rows,
         nec_curve=tuple(curve.items()),
         sae_metrics=(
-            Metric(name="Unexplained variance", value=0.083, unit="%", meaning="0 is perfect"),
-            Metric(name="Cosine", value=0.957, meaning="between embedding and reconstruction"),
-            Metric(name="L0", value=31.7, meaning="active concepts per image"),
-            Metric(name="Dead concepts", value=0.021, unit="%", meaning="never active"),
-            Metric(name="Concepts", value=2048),
+            quality("Unexplained variance", 0.083, 0.097),
+            quality("Cosine", 0.957, 0.951),
+            quality("L0", 31.7, 31.6),
+            quality("Dead concepts", 0.021, 0.043, unit="%"),
+            quality("Stability", 0.71, None),
+            quality("Accuracy kept", None, 0.982, unit="%"),
         ),
         densities=np.concatenate([np.zeros(43), draw.beta(0.6, 30, 2005)]).tolist(),
         naming=(

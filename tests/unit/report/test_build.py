@@ -17,6 +17,7 @@ from dncbm.report.data import (
     Confusion,
     LocalExplanation,
     Metric,
+    QualityRow,
     Thumbnail,
     WeightedConcept,
 )
@@ -155,6 +156,16 @@ def test_each_part_may_be_missing(field: str) -> None:
     check(render(replace(data, **{field: type(getattr(data, field))()}), {}))
 
 
+def test_the_dictionary_is_judged_by_all_measures_side_by_side() -> None:
+    html = render(sample(gallery=1), {})
+    table = html[html.index('<table class="quality">') :].split("</table>")[0]
+    cells = [re.findall(r'<td class="number">(.*?)</td>', row) for row in table.split("</tr>")]
+    assert [row for row in cells if row] == [
+        ["0.083", "0.097"], ["0.957", "0.951"], ["31.7", "31.6"],
+        ["2.1\u202f%", "4.3\u202f%"], ["0.71", ""], ["", "98.2\u202f%"],
+    ]  # fmt: skip
+
+
 def test_everything_from_data_is_escaped() -> None:
     part = Contribution(concept=0, name=HOSTILE, code=1.0, weight=1.0, contribution=1.0)
     hostile = Prediction(
@@ -177,8 +188,11 @@ def test_everything_from_data_is_escaped() -> None:
         splits={HOSTILE: 1},
         accuracies=[AccuracyRow(name=HOSTILE, note=HOSTILE, correct=1, total=2, baseline=True)],
         nec_curve=[(5, 0.5)],
-        sae_metrics=[Metric(name=HOSTILE, value=HOSTILE, meaning=HOSTILE)],
-        naming=[Metric(name=HOSTILE, value=1.0, unit=HOSTILE)],
+        sae_metrics=[QualityRow(name=HOSTILE, says=HOSTILE, good=HOSTILE, misleads=HOSTILE)],
+        naming=[
+            Metric(name=HOSTILE, value=1.0, unit=HOSTILE),
+            Metric(name=HOSTILE, value=HOSTILE, meaning=HOSTILE),
+        ],
         concepts=[
             ConceptCard(
                 name=name(0, HOSTILE),

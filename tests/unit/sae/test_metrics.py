@@ -14,6 +14,7 @@ from dncbm.sae.metrics import (
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import as_rows
 from tests.oracles import sae as oracle
+from tests.oracles import sae_metrics
 
 
 def test_unexplained_variance() -> None:
@@ -44,6 +45,51 @@ def test_evaluation_equals_one_big_batch() -> None:
     assert found.dead_fraction == pytest.approx(float((codes.sum(dim=0) == 0).double().mean()))
     assert sum(found.density_histogram) == found.num_concepts == 9
     assert model.training
+
+
+def test_evaluation_holds_what_the_codes_and_the_dictionary_say() -> None:
+    model = SaeModel(5, 9, activation=TopK(2))
+    x = torch.randn(23, 5) + 1
+    codes = model.encode(x).detach()
+    found = evaluate_sae(model, as_rows(x), batch_size=4)
+    scores = sae_metrics.monosemanticity(codes.numpy(), x.numpy())
+    assert found.monosemanticity == pytest.approx(np.nanmean(scores), rel=1e-5)
+    baseline = sae_metrics.mean_cosine(x.numpy())
+    assert found.monosemanticity_baseline == pytest.approx(baseline, rel=1e-5)
+    centred = (x - x.mean(dim=0)).double().numpy()
+    aligned = sae_metrics.cknna(centred, codes.double().numpy(), 10)
+    assert found.cknna == pytest.approx(aligned, rel=1e-4)
+    assert found.cknna_rows == 23
+    expected = sae_metrics.coherence(model.dictionary.detach().double().numpy())
+    assert (found.coherence_max, found.coherence_mean) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_has_no_value_is_none() -> None:
+    """Manifests hold no NaN."""
+    model = SaeModel(3, 4, activation=ReLU())
+    with torch.no_grad():
+        model.encoder_bias.fill_(-100)
+    found = evaluate_sae(model, as_rows(torch.randn(9, 3)))
+    assert found.dead_fraction == 1.0
+    assert found.monosemanticity is None
+    assert found.cknna is None
+    assert evaluate_sae(model, as_rows(torch.randn(3, 3))).cknna is None
+
+
+def test_a_row_of_zeros_still_counts() -> None:
+    model = SaeModel(3, 4, activation=ReLU())
+    with torch.no_grad():
+        model.encoder_bias.fill_(10)
+    found = evaluate_sae(model, as_rows(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])))
+    assert found.l0 == 4.0
+    assert found.monosemanticity_baseline == pytest.approx(0.0)
+
+
+def test_the_sample_of_a_large_set_is_always_the_same() -> None:
+    model, x = SaeModel(4, 6, activation=TopK(2)), torch.randn(1500, 4)
+    first, second = (evaluate_sae(model, as_rows(x)) for _ in range(2))
+    assert first == second
+    assert first.cknna_rows == 1024
 
 
 def test_density_summary_counts_by_hand() -> None:
