@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dncbm.sae.activations import Selecting
+from dncbm.sae.active import ActiveCodes
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import CHUNK, as_rows, chunks, require_finite
 from dncbm.training.progress import Progress, no_progress
@@ -48,20 +49,32 @@ def encode_rows(
     return sp.vstack(parts, format="csr")
 
 
-@torch.no_grad()
 def sparse_codes(model: SaeModel, embeddings: Float[Tensor, "n d"]) -> sp.csr_matrix:
     """Codes of one batch of raw embeddings, as `model.encode` gives them."""
+    codes = active_codes(model, embeddings)
+    starts = np.append(codes.starts.cpu().numpy(), len(codes.values))
+    table = (
+        codes.values.float().cpu().numpy(),
+        codes.concepts.cpu().numpy().astype(np.int32),
+        starts,
+    )
+    found = sp.csr_matrix(table, shape=(len(embeddings), model.num_concepts))
+    found.sort_indices()
+    return found
+
+
+@torch.no_grad()
+def active_codes(model: SaeModel, embeddings: Float[Tensor, "n d"]) -> ActiveCodes:
+    """The codes above 0 of one batch of raw embeddings; the model in evaluation mode."""
     pre = model.pre_activations(model.standardize(embeddings))
     activation = model.activation
     if not isinstance(activation, Selecting) or (positions := activation.select(pre)) is None:
-        return sp.csr_matrix(activation(pre).float().cpu().numpy())
-    concepts = positions % model.num_concepts
-    codes = activation.codes_of(pre.flatten()[positions], concepts).float()
-    starts = np.zeros(len(pre) + 1, dtype=np.int64)
-    per_row = torch.bincount(positions // model.num_concepts, minlength=len(pre))
-    np.cumsum(per_row.cpu().numpy(), out=starts[1:])
-    table = (codes.cpu().numpy(), concepts.cpu().numpy().astype(np.int32), starts)
-    found = sp.csr_matrix(table, shape=pre.shape)
-    found.eliminate_zeros()
-    found.sort_indices()
-    return found
+        codes = activation(pre).flatten()
+        positions = codes.nonzero()[:, 0]
+        values = codes[positions]
+    else:
+        values = activation.codes_of(pre.flatten()[positions], positions % model.num_concepts)
+        positions, values = positions[values != 0], values[values != 0]
+    rows = positions // model.num_concepts
+    starts = torch.searchsorted(rows, torch.arange(len(pre), device=rows.device))
+    return ActiveCodes(values, positions % model.num_concepts, rows, starts)

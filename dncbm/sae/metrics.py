@@ -13,7 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from dncbm.sae.active import ActiveCodes, decode_active
 from dncbm.sae.alignment import FEWEST, NEIGHBOURS, cknna
+from dncbm.sae.encode import active_codes
 from dncbm.sae.geometry import coherence
 from dncbm.sae.model import SaeModel
 from dncbm.sae.monosemanticity import Monosemanticity
@@ -114,12 +116,20 @@ def _one_pass(
     error, cosine = 0.0, 0.0
     for chunk in chunks(rows, batch_size):
         embeddings = chunk.to(device)
-        codes, reconstruction = model(embeddings)
-        fired += (codes > 0).sum(dim=0)
+        codes = active_codes(model, embeddings)
+        reconstruction = _reconstruction(model, codes, embeddings)
+        fired += torch.bincount(codes.concepts, minlength=model.num_concepts)
         meaning.add(codes, embeddings)
         error += float((embeddings - reconstruction).double().square().sum())
         cosine += float(functional.cosine_similarity(embeddings, reconstruction).double().sum())
     return error, cosine, fired, meaning
+
+
+def _reconstruction(model: SaeModel, codes: ActiveCodes, embeddings: Tensor) -> Tensor:
+    """As the model's own forward pass, from active codes."""
+    rebuilt = decode_active(codes, model.dictionary) + model.pre_bias
+    rebuilt = rebuilt * model.input_scale + model.input_mean
+    return rebuilt * embeddings.norm(dim=-1, keepdim=True) if model.normalize else rebuilt
 
 
 def _alignment(model: SaeModel, rows: EmbeddingRows) -> float | None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dncbm.errors import InvalidInput
+from dncbm.sae.active import ActiveCodes
 from dncbm.sae.rows import CHUNK, EmbeddingRows
 
 _NO_PAIRS = 1e-12
@@ -46,16 +47,15 @@ class Monosemanticity:
         self._sum, self._squares = zeros(num_concepts), zeros(num_concepts)
         self._weighted, self._total = zeros(num_concepts, embed_dim), zeros(embed_dim)
 
-    def add(self, codes: Float[Tensor, "n c"], embeddings: Float[Tensor, "n d"]) -> None:
-        """Count rows: codes >= 0 and the embeddings whose likeness is judged, of any length."""
+    def add(self, codes: ActiveCodes, embeddings: Float[Tensor, "n d"]) -> None:
+        """Count rows: codes > 0 and the embeddings whose likeness is judged, of any length."""
         unit = functional.normalize(embeddings.double(), dim=-1)
         present = unit.any(dim=-1)
-        if not bool(present.all()):
-            codes, unit = codes[present], unit[present]
-        rows, concepts = codes.nonzero(as_tuple=True)
-        values = codes[rows, concepts].double()
+        kept = present[codes.rows]
+        rows, concepts = codes.rows[kept], codes.concepts[kept]
+        values = codes.values[kept].double()
         count = len(self._fired)
-        self.rows += len(unit)
+        self.rows += int(present.sum())
         self._fired += torch.bincount(concepts, minlength=count)
         self._sum += torch.bincount(concepts, values, minlength=count)
         self._squares += torch.bincount(concepts, values.square(), minlength=count)
@@ -98,6 +98,15 @@ def monosemanticity(codes: sp.csr_matrix, embeddings: EmbeddingRows) -> Monosema
         )
     found = Monosemanticity(codes.shape[1], embeddings.shape[1])
     for start in range(0, codes.shape[0], CHUNK):
-        batch = torch.from_numpy(np.asarray(codes[start : start + CHUNK].toarray()))
-        found.add(batch, embeddings.gather(torch.arange(start, start + len(batch))))
+        batch = codes[start : start + CHUNK]
+        found.add(_active(batch), embeddings.gather(torch.arange(start, start + batch.shape[0])))
     return found
+
+
+def _active(codes: sp.csr_matrix) -> ActiveCodes:
+    entries = codes.tocsr().tocoo()
+    values, concepts, rows, starts = (
+        torch.from_numpy(np.asarray(part))
+        for part in (entries.data, entries.col, entries.row, codes.indptr[:-1])
+    )
+    return ActiveCodes(values, concepts.long(), rows.long(), starts.long())

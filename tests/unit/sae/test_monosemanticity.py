@@ -6,9 +6,16 @@ import scipy.sparse as sp
 import torch
 
 from dncbm.errors import InvalidInput
+from dncbm.sae.active import ActiveCodes
 from dncbm.sae.monosemanticity import Monosemanticity, monosemanticity
 from dncbm.sae.rows import as_rows
 from tests.oracles import sae_metrics as oracle
+
+
+def _entries(codes: torch.Tensor) -> ActiveCodes:
+    rows, concepts = codes.nonzero(as_tuple=True)
+    starts = torch.searchsorted(rows, torch.arange(len(codes)))
+    return ActiveCodes(codes[rows, concepts], concepts, rows, starts)
 
 
 def sparse_codes(rows: int = 24) -> torch.Tensor:
@@ -29,7 +36,7 @@ def test_equals_the_loop_over_pairs(batch: int) -> None:
     embeddings = torch.randn(24, 5, dtype=torch.float64) + 1
     found = Monosemanticity(6, 5)
     for start in range(0, 24, batch):
-        found.add(codes[start : start + batch], embeddings[start : start + batch])
+        found.add(_entries(codes[start : start + batch]), embeddings[start : start + batch])
     expected = oracle.monosemanticity(codes.numpy(), embeddings.numpy())
     assert found.scores().tolist() == pytest.approx(expected, rel=1e-9, nan_ok=True)
     assert [math.isnan(score) for score in expected] == [False, False, True, True, True, False]
@@ -47,7 +54,7 @@ def test_alike_images_score_one_and_any_images_the_baseline() -> None:
     embeddings = torch.eye(4).repeat_interleave(5, dim=0)
     codes = torch.stack([embeddings[:, 0], torch.linspace(1, 2, 20)], dim=1)
     found = Monosemanticity(2, 4)
-    found.add(codes, 3 * embeddings)
+    found.add(_entries(codes), 3 * embeddings)
     assert float(found.scores()[0]) == pytest.approx(1.0)
     assert float(found.scores()[1]) == pytest.approx(found.baseline(), abs=0.1)
 
@@ -56,9 +63,9 @@ def test_rows_without_a_direction_are_left_out() -> None:
     codes, embeddings = sparse_codes(), torch.randn(24, 5, dtype=torch.float64)
     embeddings[3] = 0
     found, expected = Monosemanticity(6, 5), Monosemanticity(6, 5)
-    found.add(codes, embeddings)
+    found.add(_entries(codes), embeddings)
     kept = torch.arange(24) != 3
-    expected.add(codes[kept], embeddings[kept])
+    expected.add(_entries(codes[kept]), embeddings[kept])
     assert torch.equal(found.scores().nan_to_num(9), expected.scores().nan_to_num(9))
     assert found.rows == 23
 
