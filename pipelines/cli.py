@@ -58,6 +58,9 @@ Set = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")]
+_SAE_PRESETS = (
+    "default, topk, batchtopk, matryoshka, msae, archetypal, relu, gated, jumprelu or dncbm-paper."
+)
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
 
 
@@ -168,12 +171,16 @@ def embed(
 @app.command()
 def discover(
     model: Model,
-    preset: Annotated[str | None, typer.Option(help="default, dncbm-paper or topk.")] = None,
+    preset: Annotated[str | None, typer.Option(help=_SAE_PRESETS)] = None,
     overrides: Set = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the autoencoder.")] = None,
     stability: Annotated[
         int | None,
         typer.Option(help="Train this many seeds (3) and measure how alike they are; 0: none."),
+    ] = None,
+    train_workers: Annotated[
+        int | None,
+        typer.Option(help="Train with up to so many Ray workers; 0: in this process."),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -186,7 +193,7 @@ def discover(
     tables = _overrides(overrides, None, only="sae")
     if seed is not None:
         tables.setdefault("sae", {})["seed"] = seed
-    changes = tables | _given(sae_preset=preset, stability=stability)
+    changes = tables | _given(sae_preset=preset, stability=stability, train_workers=train_workers)
     with progress_listener() as progress:
         result = _commands().discover(Workspace(model), changes, progress)
     _show(result, as_json)

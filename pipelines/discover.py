@@ -20,6 +20,7 @@ from dncbm.sae.store import LoadedSae, load_sae, save_sae
 from dncbm.sae.train import TrainedSae, train_sae
 from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress, no_progress
+from pipelines.ray_training import train_sae_on_ray
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
@@ -31,13 +32,12 @@ def discover_stage(
     progress: Progress = no_progress,
 ) -> LoadedSae:
     """Train the autoencoder on the train rows, or read the one this recipe already made."""
-    rows = ShardRows(embeddings.shards, train_rows(embeddings))
-    config = sae_config(recipe, embeddings.embed_dim, len(rows))
+    config = sae_config(recipe, embeddings.embed_dim, len(train_rows(embeddings)))
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
         "encoder": embeddings.manifest.inputs["encoder"],
     }
-    train = partial(_train, recipe, rows, inputs, workspace, progress)
+    train = partial(_train, recipe, embeddings, inputs, workspace, progress)
     if not is_current(workspace.sae, "sae", {"training": config.as_dict()}, inputs):
         trained = train(config)
         save_sae(
@@ -57,7 +57,7 @@ def discover_stage(
 
 def _train(
     recipe: Recipe,
-    rows: ShardRows,
+    embeddings: EmbeddingsArtifact,
     inputs: dict[str, str],
     workspace: Workspace,
     progress: Progress,
@@ -65,11 +65,23 @@ def _train(
 ) -> TrainedSae:
     """Train with a checkpoint of its own, from which a killed run goes on."""
     mark = fingerprint([config.as_dict(), inputs])[:12]
+    checkpoint, device = workspace.checkpoint(f"discover-{mark}"), resolve_device(recipe.device)
+    rows = train_rows(embeddings)
+    if recipe.train_workers:
+        return train_sae_on_ray(
+            embeddings.path,
+            rows,
+            config,
+            checkpoint=checkpoint,
+            workers=recipe.train_workers,
+            gpu=device.startswith("cuda"),
+            progress=progress,
+        )
     return train_sae(
-        rows,
+        ShardRows(embeddings.shards, rows),
         config,
-        checkpoint=workspace.checkpoint(f"discover-{mark}"),
-        device=resolve_device(recipe.device),
+        checkpoint=checkpoint,
+        device=device,
         progress=progress,
     )
 

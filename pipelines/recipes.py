@@ -41,6 +41,8 @@ class Recipe:
     """A preset of `dncbm.sae.presets`: `default`, `dncbm-paper`, `topk`, ..."""
     sae: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the preset's fields, for example `{"num_concepts": 1024}`."""
+    train_workers: int = 0
+    """Ray Train workers that train the autoencoder in common; 0 trains in this process."""
     stability: int = 0
     """Autoencoders to train with different seeds, this one among them, to measure how much of
     the dictionary comes back: 3, or 0 for none. Each further one costs another training."""
@@ -67,7 +69,13 @@ class Recipe:
         check_types(self)
         if self.data is not None and self.dataset is not None:
             raise InvalidInput("Both data and dataset are given. Give one of them.")
-        for name, minimum in (("workers", 0), ("batch_size", 1), ("examples", 1), ("seed", 0)):
+        for name, minimum in (
+            ("workers", 0),
+            ("batch_size", 1),
+            ("examples", 1),
+            ("seed", 0),
+            ("train_workers", 0),
+        ):
             if getattr(self, name) < minimum:
                 raise InvalidInput(
                     f"{name} is {getattr(self, name)}; it must be at least {minimum}."
