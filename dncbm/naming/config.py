@@ -55,6 +55,11 @@ class NamingConfig:
     """`exact`, `approximate` (FAISS), or `auto`: exact up to some minutes of one core."""
     templates: tuple[str, ...] = ("{}",)
     """Prompts around each word, averaged. The paper, and this, embed the bare word."""
+    proposer: str = ""
+    """Address of a chat endpoint that proposes names from images (`dncbm.naming.propose`); empty:
+    nothing is asked. Its key is read from the variable DNCBM_PROPOSER_KEY."""
+    proposer_model: str = ""
+    """Model that the endpoint is asked for."""
     null_directions: int = 2000
     """Random directions from which the threshold is calibrated."""
     seed: int = 0
