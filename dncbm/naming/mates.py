@@ -16,8 +16,10 @@ from dncbm.naming.words import WordRows
 
 FIT = 0.8
 """A detail scores at least this share of the concept's best entry: it must fit by itself."""
-CONTRAST = 0.06
+CONTRAST = 0.03
 """And at least this much more than with the mean of the name-mates."""
+_POOL = 2048
+_BLOCK = 1024
 
 
 def details(
@@ -29,8 +31,8 @@ def details(
 ) -> dict[int, str]:
     """Concept → the entry that sets it apart from the concepts of the same name.
 
-    With p_j the direction of concept j, M its name-mates (itself among them) and w an entry among
-    its nearest, the detail is the one of largest contrast
+    With p_j the direction of concept j, M its name-mates (itself among them) and w an entry on the
+    list of one of them, the detail is the one of largest contrast
 
         p_j . w - mean_{m in M} p_m . w
 
@@ -72,14 +74,27 @@ def _told_apart(
 ) -> dict[int, int]:
     """Place among the mates → row of its detail."""
     scores, rows = nearest
-    used, places = torch.unique(rows.clamp(min=0), return_inverse=True)
-    common = words.take(used) @ directions.mean(dim=0)
-    news = torch.tensor([_says_more(labels[row], name) for row in used.tolist()])
-    contrast = scores - common[places]
-    fits = (scores >= FIT * scores[:, :1]) & (rows >= 0) & news[places]
-    best = contrast.masked_fill(~fits, -torch.inf).max(dim=1)
-    kept = torch.nonzero(best.values >= CONTRAST)[:, 0].tolist()
-    return {place: int(rows[place, best.indices[place]]) for place in kept}
+    pool = [row for row in _most_listed(rows) if _says_more(labels[row], name)]
+    if not pool:
+        return {}
+    entries = words.take(torch.tensor(pool))
+    common = entries @ directions.mean(dim=0)
+    found: dict[int, int] = {}
+    for start in range(0, len(directions), _BLOCK):
+        own = directions[start : start + _BLOCK] @ entries.T
+        least = FIT * scores[start : start + _BLOCK].amax(dim=1, keepdim=True)
+        best = (own - common).masked_fill(own < least, -torch.inf).max(dim=1)
+        for place in torch.nonzero(best.values >= CONTRAST)[:, 0].tolist():
+            found[start + place] = pool[int(best.indices[place])]
+    return found
+
+
+def _most_listed(rows: Tensor) -> list[int]:
+    """Entries on the mates' lists, those on most lists where there are very many."""
+    used, counts = torch.unique(rows[rows >= 0], return_counts=True)
+    kept = counts.argsort(descending=True, stable=True)[:_POOL]
+    chosen: list[int] = used[kept].sort().values.tolist()
+    return chosen
 
 
 def _bare(entry: str) -> str:

@@ -115,7 +115,7 @@ def detail(
         (own[i] - common[i], -i)
         for i in range(len(words))
         if own[i] >= 0.8 * max(own)
-        and own[i] - common[i] >= 0.06
+        and own[i] - common[i] >= 0.03
         and not set(words[i].split()) <= set(name.split())
     ]
     return words[-max(good)[1]] if good else None
