@@ -54,7 +54,7 @@ RULES: dict[str, NamingConfig] = {
     "default, hubs corrected": NamingConfig(hubness=0.5),
     "default": NamingConfig(),
 }
-SIZES = ((1024, 20_000), (8192, 20_000), (8192, 100_000))
+SIZES = ((1024, 20_000), (8192, 20_000), (4096, 100_000))
 LARGE = (*SIZES, (16_384, 100_000), (65_536, 100_000), (16_384, 1_000_000))
 FULL = (*LARGE, (65_536, 1_000_000))
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
