@@ -142,7 +142,9 @@ def main() -> None:
         naming = name_dictionary(
             directions,
             vocabulary,
-            config=NamingConfig(direction=arguments.direction, centring=centring),
+            config=NamingConfig(
+                direction=arguments.direction, centring=centring, distinguish=False
+            ),
             image_mean=images.mean(dim=0),
         )
         metrics = naming_metrics(naming.names)

@@ -1,12 +1,16 @@
 """Stage 3: the autoencoder's concepts get names and their top images."""
 
 import logging
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 
 from dncbm.artifacts import load_manifest, writing
@@ -14,12 +18,14 @@ from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
 from dncbm.errors import ArtifactError
-from dncbm.naming.assign import name_dictionary
+from dncbm.naming.assign import Naming, name_dictionary
 from dncbm.naming.config import NamingConfig, naming_preset
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
+from dncbm.naming.propose import HttpProposer, extended, proposals
 from dncbm.naming.prototypes import naming_directions
 from dncbm.naming.quality import naming_metrics
+from dncbm.naming.trust import Labelled, class_owners
 from dncbm.naming.vocabulary import (
     Vocabulary,
     build_vocabulary,
@@ -32,6 +38,7 @@ from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows, chunks
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
+from pipelines.bottleneck import class_names, readable
 from pipelines.discover import train_rows
 from pipelines.origin import require_same_photos
 from pipelines.photos import embedded_source, read_photo, records_by_row
@@ -40,8 +47,11 @@ from pipelines.workspace import Workspace, is_current
 
 logger = logging.getLogger(__name__)
 
-WORD_TEMPLATES = ("{}",)
-"""The paper embeds the bare word."""
+INDEX = ".index"
+"""Folder beside the vocabulary's embeddings that keeps an approximate index of them."""
+PROPOSER_KEY = "DNCBM_PROPOSER_KEY"
+_PROPOSED_FROM = 4
+"""Top images that a proposer sees."""
 
 _THUMBNAIL_PIXELS = 160
 
@@ -62,7 +72,11 @@ def name_stage(
     require_same_photos(embeddings, sae, encoder)
     vocabulary = vocabulary_stage(recipe, encoder, workspace)
     config = naming_config(recipe)
-    recorded = {"naming": config.as_dict(), "examples": recipe.examples}
+    recorded = {
+        "naming": config.as_dict(),
+        "examples": recipe.examples,
+        "class_prompts": list(recipe.templates),
+    }
     inputs = {
         "embeddings": embeddings.manifest.fingerprint,
         "encoder": encoder.fingerprint,
@@ -81,15 +95,22 @@ def name_stage(
     statistics = concept_statistics(codes)
     density = statistics["density"].to_numpy()
     needs_mean = config.centring == "words+directions"
-    naming = name_dictionary(
+    name = partial(
+        name_dictionary,
         naming_directions(config.direction, dictionary, codes, chunks(train)),
-        vocabulary,
         config=config,
         image_mean=mean_embedding(embeddings, rows) if needs_mean else None,
         active=torch.from_numpy(density > 0),
+        labelled=labelled_concepts(recipe, embeddings, rows, codes, encoder),
         encoder_fingerprint=encoder.fingerprint,
+        saved=workspace.vocabulary / INDEX,
     )
+    naming = name(vocabulary)
     examples = top_examples(codes, recipe.examples, rows=rows, item_ids=item_ids(embeddings, rows))
+    thumbnails = _thumbnails(recipe, embeddings, examples, workspace, progress)
+    added = _proposed(config, naming, examples, thumbnails) if config.proposer else []
+    if added:
+        naming = name(extended(vocabulary, added, encoder.encode_texts))
     save_dictionary(
         workspace.dictionary,
         directions=dictionary,
@@ -97,21 +118,69 @@ def name_stage(
         space=naming.space,
         statistics=statistics,
         examples=examples,
-        config=recorded | {"threshold": naming.threshold},
+        config=recorded | {"threshold": naming.threshold, "proposed": added},
         inputs=inputs,
-        thumbnails=_thumbnails(recipe, embeddings, examples, workspace, progress),
-        metrics={
-            "naming": naming_metrics(naming.names, density)
-            | {"threshold": naming.threshold, "index_recall": naming.index_recall}
-        },
+        thumbnails=thumbnails,
+        metrics={"naming": naming_metrics(naming.names, density) | _how(naming)},
     )
     return load_dictionary(workspace.dictionary)
+
+
+def _how(naming: Naming) -> dict[str, Any]:
+    """What the names were decided by and how far they can be trusted."""
+    return {
+        "threshold": naming.threshold,
+        "index": naming.index,
+        "index_recall": naming.index_recall,
+        "hubness": naming.hubness,
+        "trust": naming.trust,
+    }
+
+
+def labelled_concepts(
+    recipe: Recipe,
+    embeddings: EmbeddingsArtifact,
+    rows: np.ndarray,
+    codes: sp.csr_matrix,
+    encoder: Encoder,
+) -> Labelled | None:
+    """Which class each concept stands for, by the labels of the given rows; None without labels."""
+    classes = class_names(embeddings)
+    if len(classes) < 2:
+        return None
+    number = {name: index for index, name in enumerate(classes)}
+    labels = embeddings.labels()
+    known = np.array([number.get(labels[row] or "", -1) for row in rows.tolist()])
+    texts = encoder.encode_texts(
+        [readable(name) for name in classes], templates=list(recipe.templates)
+    )
+    return Labelled(class_owners(codes, known), texts)
+
+
+def _proposed(
+    config: NamingConfig, naming: Naming, examples: pa.Table, thumbnails: Path | None
+) -> list[str]:
+    """What the user's endpoint says of concepts that no word names, sorted."""
+    if thumbnails is None:
+        logger.warning("The photos are gone, so nothing is shown to the name proposer.")
+        return []
+    proposer = HttpProposer(
+        url=config.proposer, model=config.proposer_model, key=os.environ.get(PROPOSER_KEY)
+    )
+    shown: dict[int, list[bytes]] = {}
+    best = examples.filter(np.asarray(examples["rank"]) < _PROPOSED_FROM)
+    for concept, row in zip(best["concept"].to_pylist(), best["row"].to_pylist(), strict=True):
+        if naming.names[concept].status == "unnamed":
+            shown.setdefault(concept, []).append((thumbnails / f"{row}.jpg").read_bytes())
+    found = proposals(proposer, shown.items())
+    return sorted({phrase for phrases in found.values() for phrase in phrases})
 
 
 def naming_config(recipe: Recipe) -> NamingConfig:
     """The naming options that a recipe asks for."""
     choices = {"blocked_words": recipe.blocked_words, "seed": recipe.seed, **recipe.naming}
-    choices["blocked_words"] = tuple(choices["blocked_words"])
+    for listed in {"blocked_words", "templates"} & set(choices):
+        choices[listed] = tuple(choices[listed])
     return naming_preset(recipe.naming_preset, **choices)
 
 
@@ -126,7 +195,7 @@ def vocabulary_words(recipe: Recipe) -> list[str]:
 
 def vocabulary_stage(recipe: Recipe, encoder: Encoder, workspace: Workspace) -> Vocabulary:
     """The vocabulary's text embeddings, embedded anew only when words or encoder changed."""
-    words = vocabulary_words(recipe)
+    words, templates = vocabulary_words(recipe), naming_config(recipe).templates
     if (workspace.vocabulary / "manifest.json").is_file():
         try:
             stored = load_vocabulary(workspace.vocabulary)
@@ -134,16 +203,17 @@ def vocabulary_stage(recipe: Recipe, encoder: Encoder, workspace: Workspace) -> 
             logger.warning("%s Making it again.", error)
         else:
             same_words = set(stored.words) | stored.blocked == set(words)
-            if same_words and stored.encoder_fingerprint == encoder.fingerprint:
+            same = same_words and stored.templates == templates
+            if same and stored.encoder_fingerprint == encoder.fingerprint:
                 return stored
     vocabulary = build_vocabulary(
         words,
         encoder.encode_texts,
         encoder_fingerprint=encoder.fingerprint,
-        templates=WORD_TEMPLATES,
+        templates=templates,
     )
     save_vocabulary(workspace.vocabulary, vocabulary)
-    return vocabulary
+    return load_vocabulary(workspace.vocabulary)
 
 
 def mean_embedding(embeddings: EmbeddingsArtifact, rows: np.ndarray) -> torch.Tensor:

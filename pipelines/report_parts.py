@@ -96,9 +96,12 @@ def recipe_rows(recipe: Recipe) -> dict[str, str]:
 
 def naming_rows(metrics: dict[str, Any]) -> list[Metric]:
     """What the names are worth."""
-    return [
+    rows = [
         Metric(name="named", value=metrics["named_fraction"], unit="%",
-               meaning="concepts whose best word beats the calibrated threshold"),
+               meaning="concepts whose best word beats the calibrated threshold and whose name "
+               "promises enough"),
+        Metric(name="rejected", value=1.0 - metrics["named_fraction"], unit="%",
+               meaning="concepts that are shown with a number and a question instead"),
         Metric(name="different names", value=metrics["unique_names"]),
         Metric(name="shared names", value=metrics["shared_fraction"], unit="%",
                meaning="named concepts whose name another concept has too"),
@@ -106,6 +109,36 @@ def naming_rows(metrics: dict[str, Any]) -> list[Metric]:
                meaning="cosine of a concept and its best word"),
         Metric(name="mean margin", value=metrics["mean_margin"],
                meaning="distance to the second best word"),
+    ]  # fmt: skip
+    if "unique_groups" in metrics:
+        meaning = "names without what tells them apart, synonyms as one"
+        groups = Metric(name="different meanings", value=metrics["unique_groups"], meaning=meaning)
+        rows.insert(3, groups)
+    return rows + _trust_rows(metrics.get("trust") or {}) + _hub_rows(metrics.get("hubness") or {})
+
+
+def _trust_rows(trust: dict[str, Any]) -> list[Metric]:
+    """Precision by labels, where enough concepts stand for a class."""
+    if trust.get("precision") is None:
+        return []
+    low, high = trust["interval"]
+    curve = ", ".join(f"{value:.0%} at {share:.0%}" for share, value in trust["at_coverage"])
+    return [
+        Metric(name="precision", value=trust["precision"], unit="%",
+               meaning=f"names that mean the class of their concept, of {trust['judged']} concepts "
+               f"that stand for one and took no part in the rule (95 %: {low:.0%} to {high:.0%})"),
+        Metric(name="precision at coverage", value=curve,
+               meaning="of the most trusted names of those concepts"),
+    ]  # fmt: skip
+
+
+def _hub_rows(hubness: dict[str, Any]) -> list[Metric]:
+    if not hubness:
+        return []
+    largest = ", ".join(f"{word} ({count})" for word, count in hubness["largest"])
+    return [
+        Metric(name="hubs", value=largest, meaning="words nearest to most concepts, among their 10 "
+               f"best; skewness {hubness['skewness']:.1f}"),
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Words that are never shown as the name of a concept."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,9 +21,17 @@ class BlockList:
 
     def blocks(self, phrase: str) -> bool:
         """Whether a token, a stem of one, or a phrase within `phrase` is on the list."""
+        return self.blocked([phrase])[0]
+
+    def blocked(self, phrases: Iterable[str]) -> list[bool]:
+        """`blocks` of each; a million phrases share a few thousand tokens, judged once each."""
+        known = cache(self._blocks_token)
+        return [self._blocks(phrase, known) for phrase in phrases]
+
+    def _blocks(self, phrase: str, blocks_token: Callable[[str], bool]) -> bool:
         tokens = [token.strip(_EDGES) for token in _BREAKS.split(phrase.casefold())]
         tokens = [token for token in tokens if token]
-        if any(self._blocks_token(token) for token in tokens):
+        if any(map(blocks_token, tokens)):
             return True
         parts = (
             " ".join(tokens[start:end])

@@ -14,12 +14,6 @@ from torch.nn import functional
 CENTRINGS = ("none", "words", "words+directions")
 
 
-def mean_word(embeddings: Float[Tensor, "v d"], centring: str) -> Float[Tensor, "d"]:
-    """What is taken off each word: the mean of the unit-norm words, or 0 with `none`."""
-    mean: Tensor = embeddings.mean(dim=0)
-    return torch.zeros_like(mean) if centring == "none" else mean
-
-
 def centre_words(
     embeddings: Float[Tensor, "v d"], mean: Float[Tensor, "d"]
 ) -> Float[Tensor, "v d"]:

@@ -1,95 +1,94 @@
-"""Nearest words by inner product, on FAISS."""
+"""Nearest words of directions: exactly, or by an index that measures what it misses."""
 
-from typing import Any
+from pathlib import Path
 
-import faiss
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.naming.exact import nearest_words
+from dncbm.naming.words import WordRows
 
-INDEX_KINDS = ("exact", "approximate")
-_QUERIES = 1024
-_SPARE = 8
-_HNSW_LINKS = 32
-_HNSW_BUILD = 80
-_HNSW_SEARCH = 256
+INDEX_KINDS = ("auto", "exact", "approximate")
+RECALL_SAMPLE = 512
+_EXACT_UP_TO = 3e10
+"""Concepts times words times width / 512: minutes of one core with bfloat16, ten or so without."""
+
+
+def index_kind(kind: str, concepts: int, words: int, width: int) -> str:
+    """What `auto` stands for at this size; the other kinds stand for themselves."""
+    if kind != "auto":
+        return kind
+    return "exact" if concepts * words * width / 512 <= _EXACT_UP_TO else "approximate"
 
 
 class WordIndex:
-    """Inner-product search over unit-norm word embeddings.
+    """The words nearest to directions, by cosine."""
 
-    `exact` compares with every word. `approximate` (HNSW graph, Malkov and Yashunin 2018)
-    is for vocabularies far beyond 100,000 words; `recall` measures what it misses.
-    """
+    def __init__(
+        self, words: WordRows, *, kind: str = "exact", saved: Path | None = None, key: str = ""
+    ) -> None:
+        """Make the index, or read the one that `saved` holds.
 
-    def __init__(self, embeddings: Float[Tensor, "v d"], *, kind: str = "exact") -> None:
-        if kind not in INDEX_KINDS:
-            raise UnknownName("index", kind, INDEX_KINDS)
-        self.embeddings = embeddings.detach().to("cpu", torch.float32).contiguous()
-        self.kind = kind
-        self._index = _build(self.embeddings.numpy(), kind)
+        Args:
+            words: as compared.
+            kind: `exact` or `approximate` (which `saved` and `key` are for).
+            saved: folder of the index; None keeps it in memory only.
+            key: of vocabulary, centring and blocked words: an index made for another is not used.
+        """
+        if kind not in INDEX_KINDS[1:]:
+            raise UnknownName("index", kind, INDEX_KINDS[1:])
+        self.words, self.kind = words, kind
+        self._lists = None
+        if kind == "approximate":
+            from dncbm.naming.approximate import InvertedLists
+
+            self._lists = InvertedLists.open(words, saved, key)
 
     def __len__(self) -> int:
-        return len(self.embeddings)
+        return len(self.words)
 
     def search(
         self, queries: Float[Tensor, "m d"], count: int
     ) -> tuple[Float[Tensor, "m count"], Int64[Tensor, "m count"]]:
         """Scores and rows of the `count` best words, best first; ties by the lower row.
 
-        Memory is bounded by blocks of queries. Where fewer words exist, all are returned.
+        Where fewer words exist, all are returned; -1 marks a word that was not found.
 
         Raises:
             InvalidInput: queries of another width, or not finite.
         """
         values = queries.detach().to("cpu", torch.float32)
-        if values.shape[1] != self.embeddings.shape[1]:
+        if values.shape[1] != self.words.width:
             raise InvalidInput(
                 f"Directions have width {values.shape[1]}, the vocabulary has width "
-                f"{self.embeddings.shape[1]}. Use a vocabulary of the same encoder."
+                f"{self.words.width}. Use a vocabulary of the same encoder."
             )
         if not torch.isfinite(values).all():
             raise InvalidInput("Directions hold NaN or infinity. Train the dictionary again.")
         count = min(count, len(self))
-        blocks = [self._search_block(block, count) for block in values.split(_QUERIES)]
-        if not blocks:
-            return torch.empty(0, count), torch.empty(0, count, dtype=torch.int64)
-        return torch.cat([b[0] for b in blocks]), torch.cat([b[1] for b in blocks])
+        if self._lists is None:
+            return nearest_words(self.words, values, count)
+        return self._lists.search(values, count)
 
-    def _search_block(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        reach = min(count + _SPARE, len(self))
-        _, found = self._index.search(np.ascontiguousarray(queries.numpy()), reach)
-        rows = torch.from_numpy(found)
-        # HNSW may find fewer than asked: -1 marks a gap and must sort last.
-        gaps = rows < 0
-        exact = (self.embeddings[rows.clamp(min=0)].double() * queries.double()[:, None]).sum(2)
-        exact = exact.masked_fill(gaps, -torch.inf)
-        # FAISS leaves the order of equal scores open; equal to 7 digits means equal here.
-        order = np.lexsort((rows.numpy(), -exact.numpy().round(7)), axis=1)[:, :count]
-        best = torch.from_numpy(order)
-        return exact.gather(1, best).float(), rows.gather(1, best)
+    def tune(self, queries: Float[Tensor, "m d"]) -> None:
+        """Search an approximate index as widely as such queries need it."""
+        if self._lists is not None:
+            self._lists.tune(_some(queries))
 
-    def recall(self, queries: Float[Tensor, "m d"], count: int = 6) -> float:
-        """Share of the exact `count` nearest words that this index finds, in [0, 1]."""
+    def recall(self, queries: Float[Tensor, "m d"], count: int = 1) -> float:
+        """Share of the true `count` nearest words of some queries that the index finds."""
         if self.kind == "exact":
             return 1.0
-        _, truth = WordIndex(self.embeddings).search(queries, count)
-        _, found = self.search(queries, count)
+        asked = _some(queries)
+        _, truth = nearest_words(self.words, asked, min(count, len(self)))
+        _, found = self.search(asked, count)
         hits = (truth[:, :, None] == found[:, None, :]).any(dim=2)
         return float(hits.double().mean())
 
 
-def _build(embeddings: np.ndarray, kind: str) -> Any:
-    width = embeddings.shape[1]
-    index: Any
-    if kind == "exact":
-        index = faiss.IndexFlatIP(width)
-    else:
-        index = faiss.IndexHNSWFlat(width, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _HNSW_BUILD
-        index.hnsw.efSearch = _HNSW_SEARCH
-    index.add(embeddings)
-    return index
+def _some(queries: Tensor) -> Tensor:
+    """At most 512 of them, evenly chosen."""
+    step = max(1, -(-len(queries) // RECALL_SAMPLE))
+    return queries[::step].detach().to("cpu", torch.float32)

@@ -1,6 +1,7 @@
 """Which names to trust: calibrated threshold, groups of one name, near-duplicate words."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dncbm.types import ConceptName
 
 NEAR_DUPLICATE = 0.98
 _BLOCK = 1024
+_WIDE = 8192
 
 
 def null_directions(
@@ -64,9 +66,10 @@ def near_duplicates(
     """
     pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(embeddings), _BLOCK):
-        products = embeddings[start : start + _BLOCK] @ embeddings[start:].T
-        near = torch.nonzero(torch.triu(products, diagonal=1) > cosine)
-        pairs.extend((start + i, start + j, float(products[i, j])) for i, j in near.tolist())
+        for other in range(start, len(embeddings), _WIDE):
+            products = embeddings[start : start + _BLOCK] @ embeddings[other : other + _WIDE].T
+            near = torch.nonzero(torch.triu(products, diagonal=start - other + 1) > cosine)
+            pairs.extend((start + i, other + j, float(products[i, j])) for i, j in near.tolist())
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
@@ -82,8 +85,9 @@ def naming_metrics(
 
     Returns:
         num_concepts; and over those that fire: named_fraction, unique_names, shared_fraction
-        (named concepts whose name another one has too), mean_score, mean_margin,
-        mean_named_score, weighted_score.
+        (named concepts whose name another one has too), unique_groups and grouped_fraction (the
+        same for groups, which leave out what tells names apart), unnamed_fraction and
+        blocked_fraction (rejected), mean_score, mean_margin, mean_named_score, weighted_score.
     """
     total = len(names)
     if density is not None and bool(np.any(density > 0)):
@@ -92,15 +96,16 @@ def naming_metrics(
     if not names:
         raise InvalidInput("There are no concepts to measure. Give at least one name.")
     named = [name for name in names if name.status == "named"]
-    groups = [name.group for name in named]
     scores = np.array([name.score for name in names])
-    counts = np.unique(np.asarray(groups), return_counts=True)[1]
-    shared = int(counts[counts > 1].sum())
     metrics: dict[str, Any] = {
         "num_concepts": total,
         "named_fraction": len(named) / len(names),
+        "unnamed_fraction": _share(names, "unnamed"),
+        "blocked_fraction": _share(names, "blocked"),
         "unique_names": len({name.name for name in named}),
-        "shared_fraction": shared / max(len(named), 1),
+        "shared_fraction": _shared([name.name for name in named]),
+        "unique_groups": len({name.group for name in named}),
+        "grouped_fraction": _shared([name.group for name in named]),
         "mean_score": float(scores.mean()),
         "mean_named_score": float(np.mean([n.score for n in named])) if named else 0.0,
         "mean_margin": float(np.mean([name.margin for name in names])),
@@ -108,3 +113,13 @@ def naming_metrics(
     if density is not None and float(np.sum(density)) > 0:
         metrics["weighted_score"] = float(np.average(scores, weights=density))
     return metrics
+
+
+def _share(names: Sequence[ConceptName], status: str) -> float:
+    return sum(name.status == status for name in names) / len(names)
+
+
+def _shared(keys: Sequence[Hashable]) -> float:
+    """Share of the keys that occur more than once."""
+    counts = Counter(keys)
+    return sum(count for count in counts.values() if count > 1) / max(len(keys), 1)

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 WORDS = "words.json"
 EMBEDDINGS = "embeddings.safetensors"
 MAX_LENGTH = 120
+LARGE = 100_000
+"""Words above which embeddings are kept in half precision, about 2e-5 off in any cosine."""
+_EMBEDDED_AT_ONCE = 8192
 _HEADERS = {"word", "words", "name", "names", "concept", "concepts", "text", "label", "phrase"}
 
 
@@ -40,6 +43,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     embeddings: Float[Tensor, "v d"]
+    """Float32, or float16 for very many; mapped from the file where it was loaded."""
     templates: tuple[str, ...]
     """Prompts whose embeddings were averaged; `{}` stands for the word."""
     encoder_fingerprint: str
@@ -160,20 +164,35 @@ def build_vocabulary(
             f"{len(allowed)} usable words are left of {len(words)}; a vocabulary needs at least "
             "2. Add words that are not on the block list."
         )
-    embeddings = encode_texts(allowed, templates=tuple(templates))
     return Vocabulary(
         words=tuple(allowed),
-        embeddings=unit_rows(embeddings, "word", allowed),
+        embeddings=_embed(allowed, encode_texts, tuple(templates)),
         templates=tuple(templates),
         encoder_fingerprint=encoder_fingerprint,
         blocked=frozenset(cleaned) - frozenset(allowed),
     )
 
 
+def _embed(
+    words: Sequence[str], encode_texts: Callable[..., Tensor], templates: tuple[str, ...]
+) -> Float[Tensor, "v d"]:
+    """Unit rows; block by block into half precision where there are very many."""
+    if len(words) <= LARGE:
+        return unit_rows(encode_texts(words, templates=templates), "word", words)
+    rows: Tensor | None = None
+    for start in range(0, len(words), _EMBEDDED_AT_ONCE):
+        some = words[start : start + _EMBEDDED_AT_ONCE]
+        block = unit_rows(encode_texts(some, templates=templates), "word", words, start)
+        if rows is None:
+            rows = torch.empty(len(words), block.shape[1], dtype=torch.float16)
+        rows[start : start + len(some)] = block
+    return rows  # type: ignore[return-value]  # there is at least one block
+
+
 def unit_rows(
-    rows: Float[Tensor, "m d"], what: str, labels: Sequence[str] | None = None
+    rows: Float[Tensor, "m d"], what: str, labels: Sequence[str] | None = None, start: int = 0
 ) -> Float[Tensor, "m d"]:
-    """Rows at length 1 in float32 on the CPU.
+    """Rows at length 1 in float32 on the CPU; messages count them from `start`.
 
     Raises:
         InvalidInput: a row has NaN, infinity or length 0; the message names the first.
@@ -182,7 +201,7 @@ def unit_rows(
     norms = values.norm(dim=1, keepdim=True)
     wrong = torch.nonzero(~torch.isfinite(norms[:, 0]) | (norms[:, 0] <= 0))[:, 0]
     if len(wrong):
-        first = int(wrong[0])
+        first = start + int(wrong[0])
         label = f" ({labels[first]!r})" if labels is not None else ""
         raise InvalidInput(
             f"{len(wrong)} {what} vectors are not finite or have length 0, the first is row "

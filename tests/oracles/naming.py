@@ -67,16 +67,78 @@ def prototype(codes: np.ndarray, images: np.ndarray) -> np.ndarray:
     return unit(weighted - sum(rows) / len(rows))
 
 
-def backed_off(words: tuple[str, ...], scores: list[float], slack: float, limit: float) -> str:
-    """The best word, or the shortest run of its words that is known and nearly as good."""
-    best = max(range(len(words)), key=lambda i: scores[i])
-    pieces, known = words[best].split(), []
+def parts(words: tuple[str, ...], entry: int) -> set[int]:
+    """The entry, and entries that are runs of its words or the singular of one."""
+    pieces, found = words[entry].split(), {entry}
     for length in range(1, len(pieces)):
         for start in range(len(pieces) - length + 1):
             run = " ".join(pieces[start : start + length])
             if run not in words and run.endswith("s"):
                 run = run[:-1]
-            if run in words and scores[best] - scores[words.index(run)] <= slack:
-                below = scores[words.index(run)] < limit <= scores[best]
-                known += [] if below else [(length, -scores[words.index(run)], run)]
-    return min(known)[2] if known and slack else words[best]
+            if run in words:
+                found.add(words.index(run))
+    return found
+
+
+def votes(words: tuple[str, ...], scores: list[float], voters: int) -> dict[int, float]:
+    """Share of exp(score / 0.05) over the best entries that speak of each entry."""
+    best = sorted(range(len(words)), key=lambda i: (-scores[i], i))[:voters]
+    weights = [math.exp((scores[i] - scores[best[0]]) / 0.05) for i in best]
+    shares: dict[int, float] = {}
+    for entry, weight in zip(best, weights, strict=True):
+        for part in parts(words, entry):
+            shares[part] = shares.get(part, 0.0) + weight / sum(weights)
+    return shares
+
+
+def backed_off(
+    words: tuple[str, ...], scores: list[float], slack: float, voters: int
+) -> tuple[int, float]:
+    """The most voted of the 8 most voted entries that lacks at most `slack`, and its share."""
+    shares = votes(words, scores, voters)
+    best = max(range(len(words)), key=lambda i: (scores[i], -i))
+    tried = sorted(shares, key=lambda i: (-round(shares[i], 6), i))[:8]
+    good = [i for i in tried if scores[i] >= scores[best] - slack]
+    if not slack or not good:
+        return best, shares[best]
+    chosen = min(good, key=lambda i: (-round(shares[i], 6), len(words[i].split()), -scores[i], i))
+    return chosen, shares[chosen]
+
+
+def detail(
+    words: tuple[str, ...], name: str, mates: np.ndarray, which: int, vectors: np.ndarray
+) -> str | None:
+    """The entry that fits one of the mates and fits the others least, or None."""
+    own, mean = cosines(mates[which], vectors), sum(unit(m) for m in mates) / len(mates)
+    common = [sum(float(a) * float(b) for a, b in zip(mean, unit(w), strict=True)) for w in vectors]
+    good = [
+        (own[i] - common[i], -i)
+        for i in range(len(words))
+        if own[i] >= 0.8 * max(own)
+        and own[i] - common[i] >= 0.03
+        and not set(words[i].split()) <= set(name.split())
+    ]
+    return words[-max(good)[1]] if good else None
+
+
+def skewness(counts: list[int]) -> float:
+    mean = sum(counts) / len(counts)
+    second = sum((x - mean) ** 2 for x in counts) / len(counts)
+    return sum((x - mean) ** 3 for x in counts) / len(counts) / second**1.5
+
+
+def binomial_tail(hits: int, total: int, share: float) -> float:
+    """Chance of at least `hits` of `total`."""
+    return sum(
+        math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(hits, total + 1)
+    )
+
+
+def average_precision(scores: list[float], present: list[bool]) -> float:
+    """Mean over the present ones of the precision at their rank; ties count as ranked together."""
+    total = 0.0
+    for score, is_present in zip(scores, present, strict=True):
+        if is_present:
+            above = [p for s, p in zip(scores, present, strict=True) if s >= score]
+            total += sum(above) / len(above)
+    return total / sum(present)

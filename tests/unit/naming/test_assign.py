@@ -94,7 +94,7 @@ def test_words_centring_ignores_the_image_mean(
     rng: np.random.Generator, vocabulary: Vocabulary
 ) -> None:
     rows = directions(rng)
-    config = NamingConfig(centring="words", false_name_rate=None)
+    config = NamingConfig(centring="words", false_name_rate=None, distinguish=False)
     words = centred(vocabulary.embeddings.numpy())
     for mean in (None, torch.ones(12)):
         names = assign_names(rows, vocabulary, config=config, image_mean=mean)

@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from dncbm.naming.assign import assign_names, name_dictionary
-from dncbm.naming.backoff import Backoff
+from dncbm.naming.backoff import back_off
 from dncbm.naming.config import NamingConfig, naming_preset
+from dncbm.naming.exact import nearest_words
+from dncbm.naming.words import WordRows
 from tests.oracles.naming import backed_off, cosines
 from tests.unit.naming.conftest import make_vocabulary
 
@@ -14,26 +16,31 @@ WORDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("back_off", [0.0, 0.05, 0.2, 0.6, 2.0])
-@pytest.mark.parametrize("limit", [-np.inf, 0.2])
-def test_parts_agree_with_the_oracle(
-    rng: np.random.Generator, back_off: float, limit: float
+@pytest.mark.parametrize("slack", [0.0, 0.05, 0.2, 2.0])
+@pytest.mark.parametrize("voters", [1, 4, 13])
+def test_agreement_agrees_with_the_oracle(
+    rng: np.random.Generator, slack: float, voters: int
 ) -> None:
-    words = rng.normal(size=(len(WORDS), 8)) + 0.7
-    vocabulary = make_vocabulary(WORDS, words)
-    speak = Backoff(vocabulary.embeddings, WORDS, back_off)
-    changed = 0
-    for _ in range(60):
-        direction = rng.normal(size=8) + 0.7
+    words = rng.normal(size=(len(WORDS), 8)) * 0.4 + 0.7
+    rows = WordRows(make_vocabulary(WORDS, words).embeddings)
+    directions = rng.normal(size=(60, 8)) + 0.7
+    units = torch.from_numpy(directions / np.linalg.norm(directions, axis=1)[:, None]).float()
+    nearest = nearest_words(rows, units, voters)
+    spoken = back_off(rows, WORDS, units, nearest, slack)
+    for concept, direction in enumerate(directions):
         scores = cosines(direction, words)
-        best = int(np.argmax(scores))
-        unit = torch.from_numpy(direction / np.linalg.norm(direction)).float()
-        row, score = speak(unit, best, scores[best], limit)
-        expected = backed_off(WORDS, scores, back_off, limit)
-        assert WORDS[row] == expected
-        assert score == pytest.approx(scores[row], abs=1e-6)
-        changed += row != best
-    assert (changed > 0) == (back_off > 0.1)
+        row, share = backed_off(WORDS, scores, slack, voters)
+        assert WORDS[spoken.rows[concept]] == WORDS[row]
+        assert spoken.scores[concept] == pytest.approx(scores[row], abs=1e-6)
+        assert spoken.agreement[concept] == pytest.approx(share, abs=1e-5)
+    assert (spoken.rows != nearest[1][:, 0].numpy()).any() == (slack > 0)
+
+
+def test_gaps_of_an_approximate_index_do_not_vote() -> None:
+    rows = WordRows(torch.eye(3))
+    nearest = (torch.tensor([[0.9, -torch.inf]]), torch.tensor([[0, -1]]))
+    spoken = back_off(rows, ("cat", "dog", "cow"), torch.eye(3)[:1], nearest, 0.1)
+    assert (spoken.rows.tolist(), spoken.agreement.tolist()) == ([0], [1.0])
 
 
 def names(rows: list[list[float]], words: dict[str, list[float]], **options: float) -> list[str]:
@@ -49,10 +56,14 @@ def test_the_shorter_name_is_taken_where_it_does_nearly_as_well() -> None:
     assert names([[1.0, 0.0]], words) == ["cat scanner"]
 
 
-def test_of_several_parts_the_shortest_is_taken() -> None:
-    words = {"person in red dress": [1.0, 0.0], "red dress": [1.0, 0.1], "dress": [1.0, 0.3]}
-    assert names([[1.0, 0.0]], words, back_off=0.1) == ["dress"]
-    assert names([[1.0, 0.0]], words, back_off=0.01) == ["red dress"]
+def test_the_word_that_most_phrases_share_is_taken() -> None:
+    words = {
+        "cat scanner": [1.0, 0.0], "scanner": [0.9, 0.5], "orange cat": [1.0, 0.05],
+        "cat": [1.0, 0.2], "truck": [0.0, 1.0],
+    }  # fmt: skip
+    assert names([[1.0, 0.0]], words, back_off=0.2) == ["cat"]
+    # one voter has nobody to agree with: the parts of its own phrase tie, the better score wins
+    assert names([[1.0, 0.0]], words, back_off=0.2, voters=1, alternatives=1) == ["cat"]
 
 
 def test_a_plural_is_not_cut_and_a_singular_is_found_inside_a_phrase() -> None:
@@ -77,16 +88,13 @@ def test_the_passed_over_phrase_stays_among_the_alternatives() -> None:
     assert name.margin == pytest.approx(1 - 1 / 1.01**0.5, abs=1e-6)
 
 
-def test_a_name_never_falls_under_the_threshold(rng: np.random.Generator) -> None:
+def test_the_best_entry_decides_whether_there_is_a_name(rng: np.random.Generator) -> None:
     vocabulary = make_vocabulary(WORDS, rng.normal(size=(len(WORDS), 8)))
     rows = torch.from_numpy(rng.normal(size=(80, 8))).float()
-    config = NamingConfig(direction="dictionary", false_name_rate=0.5, back_off=2.0)
-    naming = name_dictionary(rows, vocabulary, config=config)
-    plain = name_dictionary(
-        rows, vocabulary, config=NamingConfig(false_name_rate=0.5, back_off=0.0)
+    with_it, without = (
+        name_dictionary(rows, vocabulary, config=NamingConfig(false_name_rate=0.5, back_off=slack))
+        for slack in (2.0, 0.0)
     )
-    assert naming.threshold == plain.threshold
-    named = [name for name in naming.names if name.status == "named"]
-    assert named
-    assert all(name.score >= naming.threshold for name in named)
-    assert [n.status for n in naming.names] == [n.status for n in plain.names]
+    assert with_it.threshold == without.threshold
+    assert [n.status for n in with_it.names] == [n.status for n in without.names]
+    assert {n.status for n in without.names} == {"named", "unnamed"}

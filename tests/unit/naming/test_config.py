@@ -18,7 +18,7 @@ def test_paper_preset_is_the_bare_rule() -> None:
 def test_options_are_json(tmp_path: Any) -> None:
     for config in PRESETS.values():
         values = json.loads(json.dumps(config.as_dict()))
-        values["blocked_words"] = tuple(values["blocked_words"])
+        values |= {name: tuple(values[name]) for name in ("blocked_words", "templates")}
         assert NamingConfig(**values) == config
 
 
@@ -28,10 +28,14 @@ def test_options_are_json(tmp_path: Any) -> None:
         ({"centring": "image"}, "Unknown centring 'image'"),
         ({"false_name_rate": 0.0}, "false_name_rate is 0.0; it must lie between 0 and 1"),
         ({"false_name_rate": float("nan")}, "false_name_rate is nan"),
-        ({"alternatives": 0}, r"alternatives is 0 \(at least 1\)"),
-        ({"null_directions": 5}, r"null_directions is\s+5 \(at least 100\)"),
-        ({"min_margin": -0.1}, r"min_margin is -0.1 and"),
-        ({"back_off": -1.0}, r"back_off is -1.0 \(at least 0\)"),
+        ({"alternatives": 0}, r"alternatives is 0; it must be at least 1"),
+        ({"null_directions": 5}, r"null_directions is 5; it must be at least 100"),
+        ({"min_margin": -0.1}, r"min_margin is -0.1; it must be at least 0"),
+        ({"back_off": -1.0}, r"back_off is -1.0; it must be at least 0"),
+        ({"target_precision": 1.0}, "target_precision is 1.0; it must lie between 0 and 1"),
+        ({"voters": 0}, "voters is 0; it must be at least 1"),
+        ({"hubness": -1.0}, "hubness is -1.0; it must be at least 0"),
+        ({"templates": ("a photo",)}, "naming template needs one '{}'"),
         ({"index": "annoy"}, "Unknown index 'annoy'"),
     ],
 )

@@ -1,6 +1,6 @@
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from dncbm.artifacts import load_manifest
 from dncbm.errors import ArtifactError, ArtifactMismatch, InvalidInput
+from dncbm.naming import vocabulary as vocabulary_module
+from dncbm.naming.assign import assign_names
+from dncbm.naming.config import naming_preset
 from dncbm.naming.vocabulary import (
     Vocabulary,
     build_vocabulary,
@@ -148,3 +151,32 @@ def test_bundled_list_is_what_the_builder_makes() -> None:
     from vocab import build as builder
 
     assert builder.build() == read_words()
+
+
+def test_very_many_words_are_embedded_in_blocks_and_kept_in_half_precision(
+    tmp_path: Path, encode_texts: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_vocabulary(WORDS, encode_texts, encoder_fingerprint="e" * 64)
+    monkeypatch.setattr(vocabulary_module, "LARGE", 5)
+    monkeypatch.setattr(vocabulary_module, "_EMBEDDED_AT_ONCE", 3)
+    blocks = build_vocabulary(WORDS, encode_texts, encoder_fingerprint="e" * 64)
+    assert blocks.embeddings.dtype == torch.float16
+    torch.testing.assert_close(blocks.embeddings.float(), whole.embeddings, atol=5e-4, rtol=0)
+    save_vocabulary(tmp_path / "v", blocks)
+    loaded = load_vocabulary(tmp_path / "v")
+    assert loaded.embeddings.dtype == torch.float16
+    rows = whole.embeddings[:4]
+    config = naming_preset("paper")
+    found = [assign_names(rows, v, config=config) for v in (whole, loaded)]
+    assert [name.name for name in found[0]] == [name.name for name in found[1]] == list(WORDS[:4])
+
+
+def test_a_bad_embedding_in_a_later_block_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary_module, "LARGE", 2)
+    monkeypatch.setattr(vocabulary_module, "_EMBEDDED_AT_ONCE", 2)
+
+    def broken(texts: Sequence[str], **_: object) -> Tensor:
+        return torch.tensor([[float("nan") if text == "tree" else 1.0, 0.0] for text in texts])
+
+    with pytest.raises(InvalidInput, match=r"row 3 \('tree'\)"):
+        build_vocabulary(WORDS, broken, encoder_fingerprint="e" * 64)
