@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     """Two actors' worth of cores, whatever this machine has."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # or a busy machine starves them
     ray.init(
         num_cpus=4,
         include_dashboard=False,
