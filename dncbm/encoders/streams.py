@@ -46,7 +46,7 @@ def streams_for(device: str) -> Streams:
 
 @contextmanager
 def threads_of(streams: Streams) -> Iterator[None]:
-    """Give PyTorch the threads of one stream; threads started inside take them over."""
+    """Give PyTorch the threads of one stream in this thread, and put them back."""
     before = torch.get_num_threads()
     torch.set_num_threads(streams.threads)
     try:
@@ -63,7 +63,11 @@ def streamed(
     Items are taken while earlier ones are at work, no more than twice as many as there are
     streams: memory is bounded, and no stream waits for the next item to be read.
     """
-    pool = ThreadPoolExecutor(streams.count, thread_name_prefix="encode")
+    # Each thread says it for itself: the maths libraries would take all cores in a new thread
+    # until PyTorch first tells them otherwise, and more threads may change the last bit.
+    pool = ThreadPoolExecutor(
+        streams.count, "encode", initializer=torch.set_num_threads, initargs=(streams.threads,)
+    )
     waiting: deque[Future[_Out]] = deque()
     try:
         for item in items:

@@ -14,7 +14,6 @@ import pytest
 from dncbm.artifacts import load_manifest
 from dncbm.encoders.cache import EmbedConfig, embed
 from dncbm.encoders.clip import Encoder
-from dncbm.errors import InvalidInput, Unavailable
 from pipelines.engine import run_on_ray
 from tests.end_to_end.conftest import Finished, environment
 from tests.unit.encoders.memory import Pictures, embed_pictures, file_bytes, is_clean, splits
@@ -96,23 +95,6 @@ def test_a_ray_worker_killed_midway_loses_nothing(encoder: Encoder, tmp_path: Pa
     assert is_clean(folder)
     kept = {file.name: file.stat().st_ino for file in found.path.glob("shards/*.npy")}
     assert seen["shards"].items() <= kept.items(), "a finished shard was computed again"
-
-
-def test_what_cannot_be_embedded_is_told_as_on_one_machine(
-    encoder: Encoder, tmp_path: Path
-) -> None:
-    with pytest.raises(InvalidInput, match="None of the 3 images can be read"):
-        _embed_on_ray(Pictures(3, broken=(0, 1, 2)), encoder, tmp_path / "out")
-
-
-def _always_dies(index: int) -> None:
-    if index == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_picture_that_kills_every_worker_ends_the_run(encoder: Encoder, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="Ray could not finish .* Finished shards are kept"):
-        _embed_on_ray(Pictures(before=_always_dies), encoder, tmp_path / "out")
 
 
 def test_the_command_gives_the_same_embeddings(

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from dncbm.encoders.streams import Streams, streamed, streams_for, threads_of
 
@@ -66,9 +67,18 @@ def test_cores_become_streams(
     assert streams_for(device) == expected
 
 
+def _openmp_threads(_: int) -> set[int]:
+    """What a product would take in this thread, before PyTorch is asked anything in it."""
+    libraries = threadpool_info()
+    return {lib["num_threads"] for lib in libraries if lib["user_api"] == "openmp"}
+
+
 def test_threads_of_a_stream_hold_inside_alone_and_in_new_threads() -> None:
     torch.set_num_threads(3)
-    with threads_of(Streams(3, 1)):
-        found = list(streamed(lambda _: torch.get_num_threads(), range(3), Streams(3, 1)))
-    assert found == [1, 1, 1]
+    streams = Streams(3, 1)
+    with threads_of(streams):
+        found = list(streamed(lambda _: torch.get_num_threads(), range(3), streams))
+        assert found == [1, 1, 1]
     assert torch.get_num_threads() == 3
+    for seen in streamed(_openmp_threads, range(3), Streams(1, 2)):
+        assert 2 in seen
