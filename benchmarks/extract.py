@@ -7,7 +7,7 @@ Everything has the same photos, batch and cores. The bare forward has them decod
 cores, in the faster of two manners: batch after batch on all threads, or one batch per thread.
 Speed does not depend on the weights; the cosine does, so it is measured with those of `mini`, which
 are trained, as well. clip-retrieval needs older packages than we do and runs in an environment of
-its own: `python -m venv .venv-clip-retrieval`, then `pip install clip-retrieval` there.
+its own: `python -m venv .venv-clip-retrieval`, there `pip install clip-retrieval 'setuptools<81'`.
 """
 
 import argparse
