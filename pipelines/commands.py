@@ -35,7 +35,10 @@ from pipelines.workspace import Workspace
 Result = dict[str, Any]
 
 _PHOTOS_AT_ONCE = 64
-_OF_EMBED = ("data", "dataset", "encoder", "device", "precision", "workers", "batch_size", "seed")
+_OF_EMBED = (
+    "data", "dataset", "encoder", "device", "precision", "backend", "engine", "workers",
+    "batch_size", "seed",
+)  # fmt: skip
 """Fields of a recipe that `dncbm embed` sets anew."""
 
 
@@ -55,6 +58,7 @@ def embed(recipe: Recipe, workspace: Workspace, progress: Progress) -> Result:
         "broken": embeddings.items.num_rows - len(embeddings),
         "embed_dim": embeddings.embed_dim,
         "encoder": encoder.spec,
+        "backend": embeddings.manifest.config.get("backend", "torch"),
         "next": f"dncbm discover {workspace.root}",
     }
 

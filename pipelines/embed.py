@@ -9,6 +9,7 @@ from dncbm.encoders.cache import EmbedConfig, EmbeddingsArtifact, embed
 from dncbm.encoders.clip import Encoder
 from dncbm.errors import InvalidInput
 from dncbm.training.progress import Progress, no_progress
+from pipelines.engine import find_engine
 from pipelines.recipes import Recipe
 
 
@@ -65,6 +66,9 @@ def embed_stage(
         encoder,
         out,
         splits=split_records(source, recipe.seed),
-        config=EmbedConfig(batch_size=recipe.batch_size, num_workers=recipe.workers),
+        config=EmbedConfig(
+            batch_size=recipe.batch_size, num_workers=recipe.workers, backend=recipe.backend
+        ),
         progress=progress,
+        engine=find_engine(recipe.engine),
     )

@@ -1,24 +1,27 @@
 """Embedding a whole source: shard by shard, in a way that survives being killed.
 
 Work happens in a hidden directory beside the output, whose name carries the recipe
-(source, encoder, settings): another recipe never mixes with it. A shard is one `.npy` and
-then one small JSON; what has both is never computed again. Batches do not cross shards and
-always hold the same records, so that a resumed run equals an uninterrupted one in every
-byte. At the end the directory gets its manifest and its final name.
+(source, encoder, settings): another recipe never mixes with it. Finished shards are never
+computed again, and a resumed run equals an uninterrupted one in every byte. At the end the
+directory gets its manifest and its final name.
+
+The backend belongs to the recipe. What `auto` chose is written down before the first shard, and
+a resumed run goes on with it, whatever it would choose today; finished embeddings of any backend
+that `auto` accepts are kept. Another backend by name is another recipe.
 """
 
 import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
+from torch import Tensor
 
 from dncbm.artifacts import (
     MANIFEST,
@@ -38,8 +41,12 @@ from dncbm.encoders.artifact import (
     EmbeddingsArtifact,
     load_embeddings,
 )
+from dncbm.encoders.backends.base import AUTO_NAMES, EAGER, ImageBackend, open_backend
+from dncbm.encoders.calibrate import Choice, choice_from, choose_backend, sample_size
 from dncbm.encoders.clip import Encoder
-from dncbm.encoders.decode import Decoded, decoded_batches, retry_dead_workers
+from dncbm.encoders.decode import decoded_batches
+from dncbm.encoders.shards import EmbedConfig, Engine, ShardJob, run_locally, stacked
+from dncbm.encoders.streams import Streams, streams_for, threads_of
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
 from dncbm.files import locked, publish, sweep
 from dncbm.training.progress import Progress, no_progress
@@ -48,28 +55,8 @@ __all__ = ["EmbedConfig", "EmbeddingsArtifact", "embed", "load_embeddings"]
 
 STAGE = "embed"
 _PARTIAL = "partial"
+_CHOICE = ".backend.json"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbedConfig:
-    """How a source is embedded."""
-
-    batch_size: int = 64
-    """Images per forward pass."""
-    num_workers: int = 2
-    """Processes that decode images; 0 decodes in the main process. Never changes results."""
-    dtype: str = "float32"
-    """Stored number format: `float32` or `float16`."""
-    shard_rows: int = 8192
-    """Records per shard: what a killed run loses at most."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("shard_rows", 1)):
-            if getattr(self, name) < least:
-                raise InvalidInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        if self.dtype not in ("float32", "float16"):
-            raise InvalidInput(f"dtype is {self.dtype!r}; use 'float32' or 'float16'.")
 
 
 def embed(
@@ -80,6 +67,7 @@ def embed(
     splits: Sequence[str],
     config: EmbedConfig,
     progress: Progress = no_progress,
+    engine: Engine = run_locally,
 ) -> EmbeddingsArtifact:
     """Embed every image of `source` into the artifact `out`; broken images are listed.
 
@@ -92,8 +80,9 @@ def embed(
         encoder: gives raw embeddings, which are stored as they are.
         out: directory of the artifact.
         splits: train, validation or test for each record.
-        config: batch, workers, number format and shard size.
+        config: batch, workers, number format, shard size and backend.
         progress: called with the number of records done.
+        engine: where the shards are computed; the result is the same.
 
     Raises:
         InvalidInput: no image could be read, NaN or infinite embeddings, wrong `splits`.
@@ -103,25 +92,33 @@ def embed(
     if len(splits) != len(source.records):
         raise InvalidInput(f"{len(splits)} splits for {len(source.records)} records; one each.")
     recipe = {"config": _recorded(encoder, splits, config), "inputs": _inputs(source, encoder)}
-    finished = _finished(out, recipe)
+    finished = _finished(out, recipe, config)
+    total = len(source.records)
     if finished is not None:
-        progress(STAGE, len(source.records), len(source.records))
+        progress(STAGE, total, total)
         return finished
-    work = out.parent / f".{out.name}.{_PARTIAL}-{fingerprint(recipe)[:12]}"
+    work = _work_folder(out, recipe, config)
     with writing(out):
         (work / SHARDS).mkdir(parents=True, exist_ok=True)
-    with _only_one(work), _one_core_left():
-        job = _Job(source, encoder, config, work, progress)
-        retry_dead_workers(job.run, lambda: len(job.pending()))
-        metrics = job.write_items(splits)
+    streams = streams_for(encoder.device)
+    with _only_one(work), threads_of(streams):
+        choice = _choice(source, encoder, config, work, streams)
+        backend = _open_backend(encoder, choice.backend, work, streams)
+        chosen = replace(config, backend=choice.backend)
+        job = ShardJob(source, encoder, chosen, work, backend=backend, streams=streams)
+        engine(job, lambda done: progress(STAGE, done, total))
+        metrics = _write_items(job, splits) | {"backend": choice.as_dict()}
+        recipe["config"]["backend"] = choice.backend
         _publish(work, out, recipe, metrics)
     return load_embeddings(out)
 
 
 def _recorded(encoder: Encoder, splits: Sequence[str], config: EmbedConfig) -> dict[str, Any]:
-    """The settings that change the result; the number of workers does not."""
-    settings = {k: v for k, v in asdict(config).items() if k != "num_workers"}
-    return settings | {
+    """The settings that change the result, but for the backend, which may yet be chosen."""
+    return {
+        "batch_size": config.batch_size,
+        "dtype": config.dtype,
+        "shard_rows": config.shard_rows,
         "encoder": encoder.spec,
         "precision": encoder.precision,
         "splits": fingerprint(list(splits)),
@@ -132,7 +129,7 @@ def _inputs(source: ImageSource, encoder: Encoder) -> dict[str, str]:
     return {"source": source.fingerprint, "encoder": encoder.fingerprint}
 
 
-def _finished(out: Path, recipe: dict[str, Any]) -> EmbeddingsArtifact | None:
+def _finished(out: Path, recipe: dict[str, Any], config: EmbedConfig) -> EmbeddingsArtifact | None:
     """What stands at `out`, if it is this very artifact and whole; None if it may be replaced.
 
     Raises:
@@ -147,8 +144,20 @@ def _finished(out: Path, recipe: dict[str, Any]) -> EmbeddingsArtifact | None:
     except ArtifactError as error:
         _log.warning("%s Embedding the images again.", error)
         return None
-    same = recipe == {"config": found.manifest.config, "inputs": found.manifest.inputs}
-    return found if same else None
+    settings = dict(found.manifest.config)
+    backend = settings.pop("backend", EAGER)  # what computed before there was a choice
+    same = recipe == {"config": settings, "inputs": found.manifest.inputs}
+    return found if same and _is_meant(backend, found.manifest.metrics, config) else None
+
+
+def _is_meant(backend: object, metrics: dict[str, Any], config: EmbedConfig) -> bool:
+    """Whether what is there is of the backend asked for, or of one that `auto` may take."""
+    if not config.is_auto:
+        return bool(backend == config.backend)
+    return backend == EAGER or (
+        backend in AUTO_NAMES
+        and (choice_from(metrics["backend"]).min_cosine or 0.0) >= config.min_cosine
+    )
 
 
 def _require_embeddings(out: Path) -> None:
@@ -179,158 +188,74 @@ def _only_one(work: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _one_core_left() -> Iterator[None]:
-    """Leave a core to the decoding processes while the encoder runs.
+def _work_folder(out: Path, recipe: dict[str, Any], config: EmbedConfig) -> Path:
+    """Where this recipe is worked on: named by what was asked for, which `auto` is part of."""
+    asked = [recipe, config.min_cosine if config.is_auto else config.backend]
+    return out.parent / f".{out.name}.{_PARTIAL}-{fingerprint(asked)[:12]}"
 
-    Threads of a forward pass wait for the slowest of them: with one thread per core, a decoder
-    that takes a core stalls them all (measured: 5 times slower on two busy cores). It holds
-    without workers too, since the number of threads may change the last bit of a result.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
+
+def _choice(
+    source: ImageSource, encoder: Encoder, config: EmbedConfig, work: Path, streams: Streams
+) -> Choice:
+    """The backend that this work was begun with, or one that is chosen now and written down."""
+    if config.backend == EAGER:
+        return Choice(backend=EAGER, reason="named")
+    note = work / _CHOICE
+    if note.is_file():
+        return choice_from(read_json(note))
+    count = len(source.records)
+    found = choose_backend(
+        encoder,
+        config.backend,
+        lambda: _sample(source, encoder, sample_size(streams)),
+        images=count,
+        min_cosine=config.min_cosine,
+        streams=streams,
+    )
+    write_json(note, found.as_dict())
+    return found
+
+
+def _sample(source: ImageSource, encoder: Encoder, size: int) -> Tensor:
+    """Pixels of images from all over the source, which is often sorted by class."""
+    count = len(source.records)
+    chosen = sorted({index * count // size for index in range(size)})
+    batch = next(decoded_batches(source, encoder.preprocess.resize, [chosen], num_workers=0))
+    return stacked(encoder, batch)
+
+
+def _open_backend(encoder: Encoder, name: str, work: Path, streams: Streams) -> ImageBackend:
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        return open_backend(encoder, name, streams)
+    except Unavailable as error:
+        raise Unavailable(
+            f"{error} The unfinished embeddings in {work} were begun with it; with another "
+            "--backend they begin anew."
+        ) from error
 
 
-class _Job:
-    """One run over a source: what is done, what is left, and doing it."""
-
-    def __init__(
-        self,
-        source: ImageSource,
-        encoder: Encoder,
-        config: EmbedConfig,
-        work: Path,
-        progress: Progress,
-    ) -> None:
-        self._source = source
-        self._encoder = encoder
-        self._config = config
-        self._work = work
-        self._progress = progress
-        self._total = len(source.records)
-        self._done = 0
-        self._started = False
-
-    def pending(self) -> list[int]:
-        """First records of the shards that are not finished."""
-        starts = range(0, self._total, self._config.shard_rows)
-        return [start for start in starts if not self._is_done(start)]
-
-    def run(self) -> None:
-        """Embed all pending shards; decoding runs ahead across their borders.
-
-        When called again after a death of a worker it does one shard at a time, so that a
-        picture that crashes its worker cannot spoil the shard before its own.
-        """
-        pending = self.pending()
-        groups = [[start] for start in pending] if self._started else [pending]
-        self._started = True
-        left = sum(len(batch) for start in pending for batch in self._batches(start))
-        self._done = self._total - left
-        self._progress(STAGE, self._done, self._total)
-        for group in groups:
-            self._run_shards(group)
-
-    def _run_shards(self, starts: Sequence[int]) -> None:
-        stream = decoded_batches(
-            self._source,
-            self._encoder.preprocess.resize,
-            [batch for start in starts for batch in self._batches(start)],
-            num_workers=self._config.num_workers,
+def _write_items(job: ShardJob, splits: Sequence[str]) -> dict[str, Any]:
+    """Write `items.parquet` from the shards' notes; return the counts."""
+    columns = job.notes()
+    errors = columns["error"]
+    good = np.array([error is None for error in errors])
+    records = job.source.records
+    if not good.any():
+        raise InvalidInput(
+            f"None of the {job.total} images can be read. The first: "
+            f"{records[0].path!r}: {errors[0]}"
         )
-        for start in starts:
-            decoded: list[Decoded] = []
-            rows: list[np.ndarray] = []
-            for _ in self._batches(start):
-                batch = next(stream)
-                rows.append(self._embed_batch(batch))
-                decoded += [_without_pixels(item) for item in batch]
-                self._done += len(batch)
-                self._progress(STAGE, self._done, self._total)
-            self._write_shard(start, decoded, np.concatenate(rows))
-
-    def _batches(self, start: int) -> list[range]:
-        stop = min(start + self._config.shard_rows, self._total)
-        size = self._config.batch_size
-        return [range(first, min(first + size, stop)) for first in range(start, stop, size)]
-
-    def _embed_batch(self, batch: Sequence[Decoded]) -> np.ndarray:
-        """Embeddings (good images, d) in the stored format."""
-        good = [item for item in batch if item.pixels is not None]
-        if not good:
-            return np.zeros((0, self._encoder.embed_dim), dtype=self._config.dtype)
-        pixels = torch.from_numpy(
-            np.stack([item.pixels for item in good if item.pixels is not None])
-        )
-        found = self._encoder.encode_images(self._encoder.preprocess.normalise(pixels))
-        with np.errstate(over="ignore"):  # float16 overflow is told below, by name
-            rows = found.numpy().astype(self._config.dtype)
-        self._require_finite(rows, good)
-        return rows
-
-    def _require_finite(self, rows: np.ndarray, good: Sequence[Decoded]) -> None:
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if bad.size:
-            names = ", ".join(repr(self._source.records[good[i].index].path) for i in bad[:3])
-            raise InvalidInput(
-                f"The encoder gives NaN or infinite embeddings for {bad.size} images of a batch: "
-                f"{names}. Use precision fp32 and dtype float32, or another encoder."
-            )
-
-    def _shard(self, start: int) -> Path:
-        return self._work / SHARDS / f"{start // self._config.shard_rows:06d}.npy"
-
-    def _note(self, start: int) -> Path:
-        return self._work / SHARDS / f".{start // self._config.shard_rows:06d}.json"
-
-    def _is_done(self, start: int) -> bool:
-        return self._note(start).is_file() and self._shard(start).is_file()
-
-    def _write_shard(self, start: int, decoded: Sequence[Decoded], rows: np.ndarray) -> None:
-        data = io.BytesIO()
-        np.save(data, rows, allow_pickle=False)
-        write_bytes(self._shard(start), data.getvalue())
-        note = {
-            "width": [item.width for item in decoded],
-            "height": [item.height for item in decoded],
-            "error": [item.error for item in decoded],
-        }
-        write_json(self._note(start), note)
-
-    def write_items(self, splits: Sequence[str]) -> dict[str, Any]:
-        """Write `items.parquet` from the shards' notes; return the counts."""
-        columns: dict[str, list[Any]] = {"width": [], "height": [], "error": []}
-        for start in range(0, self._total, self._config.shard_rows):
-            note = read_json(self._note(start))
-            for name, values in columns.items():
-                values += note[name]
-        errors = columns["error"]
-        good = np.array([error is None for error in errors])
-        if not good.any():
-            raise InvalidInput(
-                f"None of the {self._total} images can be read. The first: "
-                f"{self._source.records[0].path!r}: {errors[0]}"
-            )
-        records = self._source.records
-        columns |= {
-            "id": [record.id for record in records],
-            "path": [record.path for record in records],
-            "label": [record.label for record in records],
-            "split": list(splits),
-            "row": np.where(good, np.cumsum(good) - 1, -1).tolist(),
-        }
-        data = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), data)
-        write_bytes(self._work / ITEMS, data.getvalue())
-        return {"images": int(good.sum()), "broken": int((~good).sum())}
-
-
-def _without_pixels(item: Decoded) -> Decoded:
-    return Decoded(item.index, None, item.width, item.height, item.error)
+    columns |= {
+        "id": [record.id for record in records],
+        "path": [record.path for record in records],
+        "label": [record.label for record in records],
+        "split": list(splits),
+        "row": np.where(good, np.cumsum(good) - 1, -1).tolist(),
+    }
+    data = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), data)
+    write_bytes(job.work / ITEMS, data.getvalue())
+    return {"images": int(good.sum()), "broken": int((~good).sum())}
 
 
 def _publish(work: Path, out: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -74,6 +74,12 @@ class Encoder:
         with self._autocast():
             return self._model.encode_image(pixels.to(self.device)).float().cpu()
 
+    def image_tower(self) -> nn.Module:
+        """Pixels (n, 3, h, w) to raw embeddings (n, d) as a module; shares the weights."""
+        if isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
+            return self._model.visual
+        return _ImageTower(self._model)
+
     def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Raw embeddings of RGB images, float32 on the CPU."""
         parts = [torch.zeros(0, self.embed_dim)]
@@ -121,6 +127,17 @@ class Encoder:
         if dtype is None:
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+
+class _ImageTower(nn.Module):
+    """The image half of a model whose embedding is more than its `visual`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model: Any = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self._model.encode_image(pixels)
 
 
 def _shortened(model: Any, tokens: Int[Tensor, "v t"]) -> tuple[Any, Int[Tensor, "v s"]]:

@@ -50,7 +50,7 @@ class _Images(Dataset[Decoded]):
 
 
 def decoded_batches(
-    source: ImageSource, resize: Resize, batches: Sequence[range], *, num_workers: int
+    source: ImageSource, resize: Resize, batches: Sequence[Sequence[int]], *, num_workers: int
 ) -> Iterator[list[Decoded]]:
     """The records of each batch, decoded ahead in `num_workers` processes, in order."""
     yield from _loader(_Images(source, resize), batches, num_workers)
@@ -86,7 +86,9 @@ def retry_dead_workers(work: Callable[[], None], remaining: Callable[[], int]) -
                 ) from error
 
 
-def _loader(images: _Images, batches: Sequence[range], num_workers: int) -> DataLoader[Decoded]:
+def _loader(
+    images: _Images, batches: Sequence[Sequence[int]], num_workers: int
+) -> DataLoader[Decoded]:
     num_workers = min(num_workers, os.cpu_count() or 1)
     # Arrays travel through pipes, not through /dev/shm, which is 64 MB in many containers.
     return DataLoader(

@@ -41,8 +41,13 @@ class Preprocess:
 
     def normalise(self, pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
         """Shares of white, minus the mean, over the standard deviation, per channel."""
-        shares = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous().div(255)
-        return shares.sub_(self._mean[:, None, None]).div_(self._std[:, None, None])
+        count, height, width, channels = pixels.shape
+        found = torch.empty(count, channels, height, width)
+        mean, std = self._mean[:, None, None], self._std[:, None, None]
+        # image by image, so that the second and third step find it in the processor's cache
+        for image, target in zip(pixels, found, strict=True):
+            target.copy_(image.permute(2, 0, 1)).div_(255).sub_(mean).div_(std)
+        return found
 
 
 def _cut(image: Image.Image) -> Image.Image:

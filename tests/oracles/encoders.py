@@ -31,3 +31,13 @@ def prompt_ensemble(
         mean = sum(units) / len(units)
         rows.append(mean / np.sqrt((mean**2).sum()))
     return np.array(rows)
+
+
+def smallest_cosine(rows: np.ndarray, reference: np.ndarray) -> float:
+    """The smallest cosine of a row with the row of the same number, one after the other."""
+    cosines = []
+    for a, b in zip(rows.astype(np.float64), reference.astype(np.float64), strict=True):
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        lengths = sum(x * x for x in a) ** 0.5 * sum(y * y for y in b) ** 0.5
+        cosines.append(dot / lengths)
+    return min(cosines)

@@ -262,6 +262,7 @@ def test_folders_with_bad_files_end_to_end(encoder: Encoder, tmp_path: Path) -> 
     given = [str(record.split) for record in source.records]
     config = EmbedConfig(num_workers=1)
     found = embed(source, encoder, tmp_path / "out", splits=given, config=config)
-    assert (len(found), found.manifest.metrics) == (6, {"images": 6, "broken": 1})
+    metrics = found.manifest.metrics
+    assert (len(found), metrics["images"], metrics["broken"]) == (6, 6, 1)
     assert load_manifest(found.path, "embeddings") == found.manifest
     assert SimpleNamespace(**found.items.to_pylist()[-1]).error.startswith("The image is truncated")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dncbm import artifacts
-from dncbm.encoders import cache
+from dncbm.encoders import shards
 from dncbm.encoders.cache import EmbedConfig
 from dncbm.encoders.clip import Encoder
 from dncbm.encoders.decode import retry_dead_workers
@@ -36,7 +36,7 @@ def test_a_resumed_run_reads_no_finished_shard_and_equals_an_uninterrupted_one(
 ) -> None:
     whole = embed_pictures(Pictures(), encoder, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        embed_pictures(Pictures(before=_stop_at(16)), encoder, tmp_path / "out")
+        embed_pictures(Pictures(before=_stop_at(17)), encoder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (work,) = tmp_path.glob(".out.partial-*")
     (work / ".items.parquet.part-0123abcd").write_bytes(b"killed while writing")
@@ -52,7 +52,7 @@ def test_another_recipe_never_mixes_with_an_unfinished_one(
     encoder: Encoder, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed_pictures(Pictures(before=_stop_at(16)), encoder, tmp_path / "out")
+        embed_pictures(Pictures(before=_stop_at(17)), encoder, tmp_path / "out")
     other = Pictures(broken=())
     found = embed_pictures(other, encoder, tmp_path / "out")
     assert sorted(other.reads) == list(range(20))
@@ -64,7 +64,7 @@ def _embed_until_killed(encoder: Encoder, out: Path, mark: Path) -> None:
     torch.set_num_threads(1)
 
     def before(index: int) -> None:
-        if index == 16:
+        if index == 17:
             mark.touch()
             time.sleep(600)
 
@@ -131,7 +131,7 @@ def test_a_death_told_in_the_middle_of_other_work_is_survived(
     """PyTorch's signal handler raises wherever the main process happens to be."""
     owner, name = {
         "forward": (Encoder, "encode_images"),
-        "shard": (cache, "write_bytes"),
+        "shard": (shards, "write_bytes"),
     }[where]
     original, calls = getattr(owner, name), Counter[str]()
 

@@ -1,0 +1,1 @@
+"""What computes the image embeddings of an encoder: PyTorch, ONNX Runtime or OpenVINO."""
