@@ -20,8 +20,15 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/lint-imports
 
 # peers pin other versions of what we use, so they get an environment of their own
-benchmarks: .venv-peers/.installed
+benchmarks: .venv-peers/.installed .venv-clip-retrieval/.installed
 	.venv-peers/bin/python -m benchmarks $(ARGS)
+
+# it pins old versions of what all others need, so it stands alone
+.venv-clip-retrieval/.installed:
+	$(PYTHON) -m venv .venv-clip-retrieval
+	.venv-clip-retrieval/bin/python -m pip install -q --disable-pip-version-check \
+	  clip-retrieval 'setuptools<81' || echo "peer clip-retrieval did not install"
+	touch $@
 
 .venv-peers/.installed: pyproject.toml benchmarks/requirements-peers.txt
 	$(PYTHON) -m venv .venv-peers
