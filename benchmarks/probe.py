@@ -223,7 +223,7 @@ def main() -> None:
     made.add_argument("--classes", type=int, default=30)
     made.add_argument("--active", type=int, default=59)
     made.add_argument("--necs", type=int, nargs="+", default=[5, 10, 15, 20, 25, 30])
-    made.add_argument("--budget", type=float, default=60.0, help="seconds per peer and task")
+    made.add_argument("--budget", type=float, default=30.0, help="seconds per peer and task")
     made.add_argument("--curve", action="store_true", help="our cost against rows and concepts")
     options = made.parse_args()
     logging.disable(logging.WARNING)

@@ -7,7 +7,6 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool
 
-from dncbm.probe.exchange import exchanged
 from dncbm.probe.ridge import refit
 from dncbm.probe.select import Bench, Candidate
 from dncbm.probe.solvers import Solution
@@ -38,8 +37,7 @@ def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -
     """The best head with `nec` concepts per class, cut from one of several fits and refitted.
 
     Every cut is refitted loosely at the middle strength. The most promising are refitted to the
-    full tolerance at every strength, and the most promising of these get better concepts by
-    exchange. The best of all is returned.
+    full tolerance at every strength, and the best of these is returned.
     """
     if bench.validation is None:
         return _refitted(bench, next(_cuts(bench, sources[0], nec, scope)), _MIDDLE)
@@ -49,19 +47,7 @@ def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -
     for promising in bench.finalists(screened):
         cut = cuts[screened.index(promising)].starting_from(promising)
         heads += [_refitted(bench, cut, strength) for strength in range(len(REFIT_STRENGTHS))]
-    return bench.best(heads + [_exchanged(bench, head, scope) for head in bench.finalists(heads)])
-
-
-def _exchanged(bench: Bench, head: Candidate, scope: str) -> Candidate:
-    """The head after its least useful concepts gave way to more useful ones."""
-    design, start = head.design, head.solution
-
-    def fit(keep: Bool[np.ndarray, "c k"], near: Solution) -> Solution:
-        return refit(design, keep, start.penalty, bench.options, start=near)
-
-    return bench.judge(
-        f"{head.name}-exchanged", design, lambda: exchanged(design, start, fit, scope)
-    )
+    return bench.best(heads)
 
 
 def _distinct(cuts: Sequence[_Cut]) -> list[_Cut]:

@@ -46,26 +46,6 @@ def class_hessian(x, weights, bias, k):
     return table
 
 
-def usefulness(x, y, weights, bias, penalty):
-    """Saving of each kept weight and promise of each other one, class by class and row by row."""
-    n, (c, k) = len(x), weights.shape
-    gradient, curvature = np.zeros((c, k)), np.zeros(k)
-    for row, label in zip(x, y, strict=True):
-        powers = np.exp(row @ weights + bias)
-        chances = powers / powers.sum()
-        for j in range(k):
-            curvature[j] += chances[j] * (1 - chances[j]) / n
-            for i in range(c):
-                gradient[i, j] += (chances[j] - (label == j)) * row[i] / n
-    worth = np.zeros((c, k))
-    for i in range(c):
-        for j in range(k):
-            bend = np.var(x[:, i]) * curvature[j] + penalty
-            kept = weights[i, j] != 0
-            worth[i, j] = bend * weights[i, j] ** 2 / 2 if kept else gradient[i, j] ** 2 / bend / 2
-    return worth
-
-
 def quadratic_net_by_search(table, slope, weights, l1, l2):
     """argmin over w of slope.d + d'table d/2 + l1 sum|w| + l2/2 sum w**2 with d = w - weights.
 
