@@ -16,7 +16,7 @@ from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.metrics import Labelled, accuracy_kept
 from dncbm.sae.model import SaeModel
-from dncbm.sae.rows import ShardRows
+from dncbm.sae.rows import CHUNK, ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.origin import require_one_origin
@@ -139,8 +139,9 @@ def kept_by_the_sae(
         chosen = np.random.default_rng(seed).permutation(len(rows))[:_READOUT_ROWS]
         vectors = torch.from_numpy(embeddings.load(rows[chosen]).astype(np.float32))
         parts[split] = Labelled(vectors, torch.from_numpy(labels[chosen]))
-    with torch.inference_mode():
-        rebuilt = sae(parts["test"].embeddings).reconstruction
+    with torch.inference_mode():  # in chunks: the codes of all rows would be a dense table
+        chunks = parts["test"].embeddings.split(CHUNK)
+        rebuilt = torch.cat([sae(chunk).reconstruction for chunk in chunks])
     return accuracy_kept(parts["train"], parts["test"], rebuilt)
 
 

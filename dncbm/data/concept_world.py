@@ -140,9 +140,14 @@ def render_scene(rng: np.random.Generator, size: int, label: str | None = None) 
     if label is not None and label not in RECIPES:
         raise UnknownName("scene class", label, CLASSES)
     name = label if label is not None else CLASSES[int(rng.integers(len(CLASSES)))]
+    return render_recipe(rng, size, RECIPES[name], name)
+
+
+def render_recipe(rng: np.random.Generator, size: int, recipe: Recipe, label: str) -> Scene:
+    """A scene of a recipe of one's own, for worlds with other correlations."""
     canvas = Canvas(size, rng)
-    sky = _draw_backdrop(canvas, RECIPES[name])
-    return Scene(_develop(canvas, sky), _caption(canvas, name), name, tuple(canvas.concepts))
+    sky = _draw_backdrop(canvas, recipe)
+    return Scene(_develop(canvas, sky), _caption(canvas, label), label, tuple(canvas.concepts))
 
 
 def _pick(rng: np.random.Generator, weights: dict[str, float]) -> str:

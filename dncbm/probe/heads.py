@@ -36,13 +36,13 @@ class _Cut:
 def nec_head(bench: Bench, sources: Sequence[Candidate], nec: int, scope: str) -> Candidate:
     """The best head with `nec` concepts per class, cut from one of several fits and refitted.
 
-    Every cut is refitted loosely at the middle strength. The most promising are refitted to the
-    full tolerance at every strength, and the best of these is returned.
+    Every cut is refitted at the middle strength, the most promising at every strength, and the
+    best of these is returned.
     """
     if bench.validation is None:
         return _refitted(bench, next(_cuts(bench, sources[0], nec, scope)), _MIDDLE)
     cuts = _distinct([cut for source in sources for cut in _cuts(bench, source, nec, scope)])
-    screened = [_refitted(bench.loose(), cut, _MIDDLE, "-loose") for cut in cuts]
+    screened = [_refitted(bench, cut, _MIDDLE, "-screened") for cut in cuts]
     heads: list[Candidate] = []
     for promising in bench.finalists(screened):
         cut = cuts[screened.index(promising)].starting_from(promising)
@@ -71,7 +71,7 @@ def _cuts(bench: Bench, source: Candidate, nec: int, scope: str) -> Iterator[_Cu
     for width in widths:
         keep = largest_weights(solution.weights, width, scope)
         cut = _Cut(f"{name}-at{width}", source, keep, solution)
-        solution = _refitted(bench.loose(), cut, _MIDDLE, "-loose").solution
+        solution = _refitted(bench, cut, _MIDDLE, "-screened").solution
     if widths:
         keep = largest_weights(solution.weights, nec, scope)
         yield _Cut(f"{name}-halved", source, keep, solution)

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with elastic net: objective, gradient, proximal step, KKT.
+"""Multinomial logistic regression with elastic net: objective, gradient, KKT conditions.
 
 With `z = codes / scale` the objective over weights `W` (c, k) and bias `b` is
 
@@ -17,12 +17,10 @@ from typing import final
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from dncbm.probe.matrix import Matrix, column_mean, column_rms
+from dncbm.probe.matrix import Matrix, column_mean, column_rms, times
 
-_POWER_ITERATIONS = 30
-_POWER_MARGIN = 1.1
 _TINY_VARIANCE = 1e-12
 _FEW_CLASSES = 64
 
@@ -74,17 +72,6 @@ class Design:
         """The number of concepts."""
         return int(self.matrix.shape[1])
 
-    def columns(self, keep: Bool[np.ndarray, " c"]) -> "Design":
-        """The same problem on some of the columns."""
-        transposed = self.transposed[np.flatnonzero(keep)]
-        return replace(
-            self,
-            matrix=_transpose(transposed),
-            transposed=transposed,
-            scale=self.scale[keep],
-            shift=self.shift[keep],
-        )
-
     def one_scale(self) -> "Design":
         """The same problem with one scale for all columns: frequent concepts weigh more."""
         rms = column_rms(self.matrix)
@@ -95,7 +82,7 @@ class Design:
         self, weights: Float[np.ndarray, "c k"], bias: Float[np.ndarray, " k"]
     ) -> Float[np.ndarray, "n k"]:
         """Scaled, shifted codes times weights, plus bias."""
-        return self.matrix @ (weights / self.scale[:, None]) + (bias - self.shift @ weights)
+        return times(self.matrix, weights / self.scale[:, None]) + (bias - self.shift @ weights)
 
     def pullback(
         self, slopes: Float[np.ndarray, "n k"]
@@ -162,19 +149,6 @@ class Design:
         """The loss where all weights are zero: the entropy of the class shares, in nats."""
         return self.loss(np.tile(self.null_bias(), (self.num_rows, 1)))
 
-    @cached_property
-    def lipschitz(self) -> float:
-        """Upper estimate of the largest curvature of the loss (Boehning 1992: H <= G / 2)."""
-        start = np.random.default_rng(0).standard_normal((self.num_columns, 1))
-        vector, bias = start.astype(self.scale.dtype), np.ones(1, dtype=self.scale.dtype)
-        value = 1.0
-        for _ in range(_POWER_ITERATIONS):
-            value = float(np.sqrt((vector**2).sum() + (bias**2).sum()))
-            rows = self.logits(vector / value, bias / value)
-            rows *= (self.example_weights / self.num_rows)[:, None]
-            vector, bias = self.pullback(rows)
-        return 0.5 * _POWER_MARGIN * float(np.sqrt((vector**2).sum() + (bias**2).sum()))
-
 
 def _row_max(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
     """Largest value of each row; column by column where NumPy's loop over short rows is slow."""
@@ -203,26 +177,18 @@ def _example_weights(
     return labels.shape[0] / (np.count_nonzero(counts) * counts[labels])
 
 
-def soft_threshold(
-    values: Float[np.ndarray, "c k"], step: float, penalty: float, l1_ratio: float
-) -> Float[np.ndarray, "c k"]:
-    """Proximal step of the elastic net: `argmin_w (w - v)**2 / (2 step) + penalty(w)`."""
-    shrunk = np.sign(values) * np.maximum(np.abs(values) - step * penalty * l1_ratio, 0.0)
-    return shrunk / (1.0 + step * penalty * (1.0 - l1_ratio))
-
-
-def penalty_value(weights: Float[np.ndarray, "c k"], penalty: float, l1_ratio: float) -> float:
+def penalty_value(weights: Float[np.ndarray, "..."], penalty: float, l1_ratio: float) -> float:
     """The elastic-net term of the objective."""
     l1, l2 = np.abs(weights).sum(), (weights**2).sum()
     return float(penalty * (l1_ratio * l1 + 0.5 * (1.0 - l1_ratio) * l2))
 
 
 def kkt_violations(
-    weights: Float[np.ndarray, "c k"],
-    gradient: Float[np.ndarray, "c k"],
+    weights: Float[np.ndarray, "..."],
+    gradient: Float[np.ndarray, "..."],
     penalty: float,
     l1_ratio: float,
-) -> Float[np.ndarray, "c k"]:
+) -> Float[np.ndarray, "..."]:
     """How far each weight is from optimality: distance of 0 to the subdifferential.
 
     Zero where `gradient + penalty * (1 - l1_ratio) * w + penalty * l1_ratio * sign(w)`

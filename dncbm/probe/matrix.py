@@ -20,6 +20,8 @@ Matrix: TypeAlias = Any
 
 SPARSE_BELOW = 0.1
 """Dense codes with a smaller share of non-zeros are multiplied as CSR."""
+_FEW_WEIGHTS = 0.05
+_BLOCK_ROWS = 8192
 
 
 def code_matrix(codes: Codes, *, what: str = "codes", dtype: str = "float64") -> Matrix:
@@ -109,6 +111,17 @@ def dense_rows(matrix: Matrix, rows: Int[np.ndarray, " m"]) -> Float[Tensor, "m 
     block = matrix[rows]
     array = block.toarray() if sp.issparse(block) else block
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def times(matrix: Matrix, weights: Float[np.ndarray, "c k"]) -> Float[np.ndarray, "n k"]:
+    """The product of codes and weights; it costs little where both have few non-zeros."""
+    few = np.count_nonzero(weights) < _FEW_WEIGHTS * weights.size
+    if not (few and sp.issparse(matrix)):
+        return matrix @ weights
+    starts, table = range(0, matrix.shape[0], _BLOCK_ROWS), sp.csr_array(weights)
+    return np.concatenate(
+        [(matrix[start : start + _BLOCK_ROWS] @ table).toarray() for start in starts]
+    )
 
 
 def column_rms(matrix: Matrix) -> Float[np.ndarray, " c"]:

@@ -19,7 +19,7 @@ from dncbm.training.checkpoints import load_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "probe pieces 2"
+_FORMAT = "probe pieces 3"
 """Changes with the solvers: pieces of an older version are solved again."""
 _DIGITS = 16
 _SPARSE_BELOW = 0.5
@@ -124,7 +124,6 @@ def _scalars(solution: Solution) -> dict[str, float | int | bool]:
         "objective": solution.objective,
         "violation": solution.violation,
         "iterations": solution.iterations,
-        "step": solution.step,
         "converged": solution.converged,
     }
 

@@ -1,4 +1,4 @@
-"""Softmax regression with an L2 penalty, by L-BFGS in round coordinates."""
+"""Softmax regression with an L2 penalty: of all weights by L-BFGS, of a few by Newton steps."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 
+from dncbm.probe.classwise import Columns
 from dncbm.probe.loss import Design, penalty_value
+from dncbm.probe.newton import Net, Newton
 from dncbm.probe.precondition import Coordinates, class_curvature, coordinates
-from dncbm.probe.solvers import Solution, SolverOptions, null_solution
+from dncbm.probe.solvers import Solution, SolverOptions, null_solution, working_type
 
 _MEMORY = 10
 _LEAST_DECREASE = 1e-6
@@ -21,15 +23,13 @@ def solve_ridge(
     start: Solution,
     penalty: float,
     options: SolverOptions,
-    *,
-    mask: Bool[np.ndarray, "c k"] | None = None,
 ) -> Solution:
-    """Minimise with an L2 penalty only; `mask` holds all other weights at zero.
+    """Minimise over all weights with an L2 penalty only, by L-BFGS in round coordinates.
 
     Stops where no derivative exceeds `tolerance * penalty`, or where the objective has all but
     stopped falling.
     """
-    problem = _Ridge(design, coordinates(design, mask, penalty), penalty)
+    problem = _Ridge(design, coordinates(design, penalty), penalty)
     goal = options.tolerance * penalty
 
     def halt(intermediate_result: Any) -> None:  # the name is SciPy's switch for this signature
@@ -60,7 +60,6 @@ def solve_ridge(
         objective=float(result.fun),
         violation=problem.violation,
         iterations=int(result.nit),
-        step=start.step,
         converged=bool(result.success) or problem.violation <= goal,
     )
 
@@ -92,8 +91,7 @@ class _Ridge:
         loss, slopes = self._design.loss_and_slopes(logits)
         by_weight, by_bias = self._design.pullback(slopes)
         by_weight = by_weight + self._penalty * weights
-        free = self._inside.free(by_weight)
-        self.violation = float(max(np.abs(free).max(initial=0.0), np.abs(by_bias).max()))
+        self.violation = float(max(np.abs(by_weight).max(), np.abs(by_bias).max()))
         gradient = np.concatenate([self._inside.pull(by_weight), by_bias * self._bias_size])
         return loss + penalty_value(weights, self._penalty, 0.0), gradient.astype(np.float64)
 
@@ -110,11 +108,23 @@ def refit(
 
     `start` gives the weights to begin with; the result does not depend on it, only its cost.
     """
-    used = np.asarray(keep.any(axis=1))
     begin = null_solution(design) if start is None else start
-    if not used.any():
+    if not keep.any():
         return replace(null_solution(design), penalty=penalty, l1_ratio=0.0)
-    part = solve_ridge(design.columns(used), begin.rows(used), penalty, options, mask=keep[used])
-    weights = np.zeros(keep.shape)
-    weights[used] = part.weights
-    return part.with_weights(weights)
+    net, goal = Net(penalty, 0.0), options.tolerance * penalty
+    columns = Columns.of(design, working_type(goal))
+    fit = Newton(columns, np.where(keep, begin.weights, 0.0), begin.bias)
+    used = [np.flatnonzero(column) for column in keep.T]
+    ended = fit.descend(
+        used, net, goal, sweeps=options.max_iterations, least=_LEAST_DECREASE * options.tolerance
+    )
+    return Solution(
+        weights=fit.weights,
+        bias=fit.bias,
+        penalty=penalty,
+        l1_ratio=0.0,
+        objective=fit.objective(net),
+        violation=ended.violation,
+        iterations=ended.sweeps,
+        converged=ended.sweeps < options.max_iterations or ended.violation <= goal,
+    )

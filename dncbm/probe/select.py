@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-from jaxtyping import Float
 
 from dncbm.probe.loss import Design, unscale
+from dncbm.probe.matrix import times
 from dncbm.probe.memo import Memo, Packed
 from dncbm.probe.metrics import accuracy, cross_entropy
 from dncbm.probe.ridge import solve_ridge
-from dncbm.probe.solvers import Solution, SolverOptions, null_solution, solve_elastic_net
+from dncbm.probe.solvers import ElasticNet, Solution, SolverOptions, null_solution
 from dncbm.probe.splits import Split
 from dncbm.training.progress import Progress
 
@@ -99,7 +99,7 @@ def merit(design: Design, solution: Solution, validation: Split | None) -> tuple
     if validation is None:
         return 0.0, 0.0
     weights, bias = unscale(design, solution.weights, solution.bias)
-    logits: Float[np.ndarray, "n k"] = validation.matrix @ weights.T + bias
+    logits = times(validation.matrix, weights.T) + bias
     return accuracy(logits, validation.labels), -cross_entropy(logits, validation.labels)
 
 
@@ -112,18 +112,15 @@ def elastic_net_path(
     """
     every = list(penalties)
     path: list[Candidate] = []
-    last = before = null_solution(design)
+    net, last = ElasticNet(design, l1_ratio, bench.options), null_solution(design)
     for index, penalty in enumerate(every):
-        start = _ahead(last, before)
         candidate = bench.judge(
             f"path-{index:03d}",
             design,
-            lambda start=start, value=penalty: solve_elastic_net(  # type: ignore[misc]
-                design, start, value, l1_ratio, bench.options
-            ),
+            lambda start=last, value=penalty: net.solve(start, value),  # type: ignore[misc]
         )
         path.append(candidate)
-        last, before = candidate.solution, last
+        last = candidate.solution
         bench.progress("probe path", index + 1, len(every))
         if last.effective_concepts > stop_at or _explains_all(design, last):
             break

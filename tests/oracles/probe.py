@@ -31,18 +31,41 @@ def numeric_gradient(function, point, step=1e-6):
     return slopes
 
 
-def proximal_by_search(value, step, penalty, l1_ratio):
-    """argmin_w (w - value)**2 / (2 step) + penalty(w), by ternary search (convex)."""
+def class_hessian(x, weights, bias, k):
+    """Second derivatives of the mean cross entropy by the weights of class k, bias last."""
+    n, c = x.shape
+    table = np.zeros((c + 1, c + 1))
+    for row in x:
+        logits = row @ weights + bias
+        powers = [math.exp(value - logits.max()) for value in logits]
+        p = powers[k] / sum(powers)
+        one = [*row, 1.0]
+        for a in range(c + 1):
+            for b in range(c + 1):
+                table[a, b] += p * (1 - p) * one[a] * one[b] / n
+    return table
+
+
+def quadratic_net_by_search(table, slope, weights, l1, l2):
+    """argmin over w of slope.d + d'table d/2 + l1 sum|w| + l2/2 sum w**2 with d = w - weights.
+
+    Coordinate by coordinate, each by ternary search, for a long time.
+    """
 
     def cost(w):
-        net = penalty * (l1_ratio * abs(w) + 0.5 * (1 - l1_ratio) * w * w)
-        return (w - value) ** 2 / (2 * step) + net
+        d = w - weights
+        return slope @ d + d @ table @ d / 2 + l1 * abs(w).sum() + l2 / 2 * (w * w).sum()
 
-    low, high = -abs(value) - 1.0, abs(value) + 1.0
-    for _ in range(300):
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, b) if cost(a) < cost(b) else (a, high)
-    return (low + high) / 2
+    found = weights.astype(np.float64).copy()
+    for _ in range(60):
+        for j in range(len(found)):
+            low, high = -20.0, 20.0
+            for _ in range(80):
+                one, two = found.copy(), found.copy()
+                one[j], two[j] = low + (high - low) / 3, high - (high - low) / 3
+                low, high = (low, two[j]) if cost(one) < cost(two) else (one[j], high)
+            found[j] = (low + high) / 2
+    return found
 
 
 def largest_per_class(weights, nec):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from dncbm.probe import matrix as matrix_module
 from dncbm.probe.loss import (
     Design,
     kkt_violations,
     penalty_value,
-    soft_threshold,
     unscale,
 )
 from dncbm.probe.matrix import code_matrix
@@ -67,13 +67,6 @@ def test_exported_weights_give_the_same_logits_on_raw_codes(point):
     np.testing.assert_allclose(codes @ weights.T + bias, design.logits(*point), atol=1e-12)
 
 
-@pytest.mark.parametrize("l1_ratio", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("value", [-3.0, -0.2, 0.0, 0.3, 2.0])
-def test_proximal_step_minimises_its_definition(value, l1_ratio):
-    found = soft_threshold(np.array([[value]]), 0.7, 0.5, l1_ratio)[0, 0]
-    assert found == pytest.approx(oracle.proximal_by_search(value, 0.7, 0.5, l1_ratio), abs=1e-6)
-
-
 def test_kkt_is_zero_inside_the_subdifferential_only():
     weights = np.array([[0.0, 0.0, 2.0, -1.0]])
     gradient = np.array([[0.4, -0.9, -0.5 - 0.5 * 2.0, 0.5 + 0.5 * 1.0]])
@@ -90,17 +83,6 @@ def test_above_the_largest_penalty_zero_is_optimal_and_below_not():
     assert kkt_violations(zeros, gradient, highest * 0.999, 0.9).max() > 0.0
 
 
-def test_lipschitz_bounds_the_curvature(rng):
-    design, _, _ = make_design(sparse=True)
-    weights, bias = rng.standard_normal((6, 3)), rng.standard_normal(3)
-    for _ in range(20):
-        move, shift = 1e-3 * rng.standard_normal((6, 3)), 1e-3 * rng.standard_normal(3)
-        here = design.gradient(weights, bias)
-        there = design.gradient(weights + move, bias + shift)
-        change = sum(float(((a - b) ** 2).sum()) for a, b in zip(here, there, strict=True)) ** 0.5
-        assert change <= design.lipschitz * ((move**2).sum() + (shift**2).sum()) ** 0.5
-
-
 @pytest.mark.parametrize("classes", [3, 70])
 def test_loss_of_few_and_of_many_classes(rng, classes):
     x, labels = rng.random((20, 2)), rng.integers(0, classes, 20)
@@ -113,21 +95,6 @@ def test_loss_of_few_and_of_many_classes(rng, classes):
     assert design.loss_and_slopes(logits)[0] == pytest.approx(truth, rel=1e-12)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_some_columns_are_the_same_problem_with_the_other_weights_zero(sparse, point):
-    design, _, _ = make_design(sparse=sparse)
-    keep = np.array([True, False, True, True, False, False])
-    weights, bias = point
-    weights[~keep] = 0.0
-    part = design.columns(keep)
-    np.testing.assert_allclose(
-        part.logits(weights[keep], bias), design.logits(weights, bias), atol=1e-12
-    )
-    np.testing.assert_allclose(
-        part.gradient(weights[keep], bias)[0], design.gradient(weights, bias)[0][keep], atol=1e-12
-    )
-
-
 def test_one_scale_is_the_same_problem_in_other_units(point):
     design, _, _ = make_design(sparse=True)
     raw, (weights, bias) = design.one_scale(), point
@@ -135,6 +102,16 @@ def test_one_scale_is_the_same_problem_in_other_units(point):
     assert raw.scale[0] == pytest.approx(np.sqrt((design.scale**2).mean()))
     rescaled = weights * (raw.scale / design.scale)[:, None]
     np.testing.assert_allclose(raw.logits(rescaled, bias), design.logits(weights, bias), atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_products_with_few_and_with_many_weights_are_the_same(rng, sparse, share, monkeypatch):
+    monkeypatch.setattr(matrix_module, "_BLOCK_ROWS", 7)
+    codes = rng.random((24, 50)) * (rng.random((24, 50)) < 0.1)
+    weights = rng.standard_normal((50, 3)) * (rng.random((50, 3)) < share)
+    found = matrix_module.times(sp.csr_array(codes) if sparse else codes, weights)
+    np.testing.assert_allclose(found, codes @ weights, atol=1e-12)
 
 
 def test_constant_codes_keep_a_positive_unit_of_variance():

@@ -39,23 +39,21 @@ def test_ridge_finds_the_solution_of_lbfgs(design, scaling):
     np.testing.assert_allclose(found.weights.T, other.coef_, atol=1e-4)
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-def test_masked_weights_stay_zero_and_the_others_are_optimal(design, mask, blocks, monkeypatch):
-    monkeypatch.setattr(precondition, "_MAX_ENTRIES", 10**6 if blocks else 0)
-    found = solve_ridge(design, null_solution(design), 0.01, EXACT, mask=mask)
+def test_masked_weights_stay_zero_and_the_others_are_optimal(design, mask):
+    found = refit(design, mask, 0.01, EXACT)
     assert (found.weights[~mask] == 0).all()
     by_weight, by_bias = design.gradient(found.weights, found.bias)
     slopes = (by_weight + 0.01 * found.weights)[mask]
     assert np.abs(slopes).max() <= 1e-3 * 0.01
-    assert found.violation == pytest.approx(max(np.abs(slopes).max(), np.abs(by_bias).max()))
+    assert max(np.abs(slopes).max(), np.abs(by_bias).max()) <= found.violation <= 1e-3 * 0.01
     assert found.converged
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-def test_round_coordinates_are_a_change_of_variables(design, mask, blocks, rng, monkeypatch):
-    monkeypatch.setattr(precondition, "_MAX_ENTRIES", 10**6 if blocks else 0)
-    inside = coordinates(design, mask, 0.01)
-    weights, table = rng.standard_normal((15, 3)) * mask, rng.standard_normal((15, 3))
+@pytest.mark.parametrize("spectrum", [True, False])
+def test_round_coordinates_are_a_change_of_variables(design, spectrum, rng, monkeypatch):
+    monkeypatch.setattr(precondition, "_MAX_SPECTRUM", 10**6 if spectrum else 0)
+    inside = coordinates(design, 0.01)
+    weights, table = rng.standard_normal((15, 3)), rng.standard_normal((15, 3))
     variables = inside.enter(weights)
     np.testing.assert_allclose(inside.leave(variables), weights, atol=1e-12)
     # The chain rule: a slope along the weights is the same along the variables.
@@ -68,17 +66,13 @@ def test_covariance_matches_the_loop(design):
     np.testing.assert_allclose(covariance(design), truth, atol=1e-12)
 
 
-def test_blocks_make_the_problem_round(design, mask):
-    inside = coordinates(design, mask, 0.01)
+def test_the_spectrum_makes_the_problem_round(design):
+    inside = coordinates(design, 0.01)
     curvature = precondition.class_curvature(design)
-    size = len(inside.enter(mask * 1.0))
-    for column in range(size):
-        unit = np.eye(size)[column]
+    for unit in np.eye(45)[::7]:
         weights = inside.leave(unit)
         curved = covariance(design) @ weights * curvature + 0.01 * weights
-        inner = inside.pull(curved)
-        if weights.any():  # the others only pad a class with fewer weights
-            np.testing.assert_allclose(inner, unit, atol=1e-9)
+        np.testing.assert_allclose(inside.pull(curved), unit, atol=1e-9)
 
 
 def test_a_warm_start_changes_the_cost_and_not_the_result(design, mask):

@@ -6,7 +6,13 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
 from dncbm.probe.loss import Design, kkt_violations, unscale
-from dncbm.probe.solvers import SolverOptions, null_solution, solve_elastic_net
+from dncbm.probe.solvers import (
+    ElasticNet,
+    SolverOptions,
+    null_solution,
+    objective,
+    solve_elastic_net,
+)
 from tests.oracles import probe as oracle
 from tests.unit.probe.conftest import make_codes
 
@@ -71,6 +77,26 @@ def test_a_wide_jump_of_penalty_is_caught_by_the_check_over_all_concepts():
     # The strong rule assumes small steps; the check over all concepts makes up for a large one.
     second = solve_elastic_net(design, first, 0.7 * highest, 0.99, EXACT)
     assert second.violation <= 1e-8 * 0.7 * highest
+
+
+def test_a_fit_that_goes_on_from_stored_weights_ends_the_same():
+    design, _, _ = make_design(120)
+    net, last, kept = ElasticNet(design, 0.9, SolverOptions()), null_solution(design), []
+    for penalty in (0.15, 0.1, 0.06):
+        last = net.solve(last, penalty)
+        kept.append(last)
+    resumed = ElasticNet(design, 0.9, SolverOptions()).solve(kept[1], 0.06)
+    np.testing.assert_array_equal(resumed.weights, kept[2].weights)
+    np.testing.assert_array_equal(resumed.bias, kept[2].bias)
+
+
+def test_loose_fits_in_float32_reach_the_optimum_of_float64():
+    design, _, _ = make_design(120)
+    loose = solve_elastic_net(design, null_solution(design), 0.03, 0.99, SolverOptions())
+    exact = solve_elastic_net(design, null_solution(design), 0.03, 0.99, EXACT)
+    at = objective(design, loose.weights, loose.bias, 0.03, 0.99)
+    assert exact.objective <= at <= exact.objective * (1 + 1e-5)
+    assert loose.objective == pytest.approx(at, rel=1e-6)
 
 
 def test_an_unfinished_fit_says_so(caplog):

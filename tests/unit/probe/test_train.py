@@ -197,7 +197,7 @@ def test_a_second_run_reads_every_piece(world, tmp_path, trained, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("solved again")
 
-    for name in ("select.solve_elastic_net", "select.solve_ridge", "heads.refit"):
+    for name in ("select.ElasticNet.solve", "select.solve_ridge", "heads.refit"):
         monkeypatch.setattr(f"dncbm.probe.{name}", refuse)
     assert same(train_probe(*world, SMALL, checkpoint=tmp_path / "pieces"), first)
     assert same(first, trained)
