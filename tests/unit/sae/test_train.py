@@ -332,7 +332,7 @@ def test_a_sweep_reads_every_row_once_per_epoch(embeddings: torch.Tensor) -> Non
 
     configs = [_config(k=k) for k in (1, 2, 3)]
     train_sweep(Counted(), configs)
-    passes_besides = 1 + 2 * len(configs)  # statistics; evaluation of each, which takes two
+    passes_besides = 1 + 3 * len(configs)  # statistics; evaluation of each, which takes three
     assert sum(read) == 50 * (4 + passes_besides)
 
 
