@@ -11,7 +11,6 @@ the last step, so that speed can be read at equal quality.
 
 import argparse
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional
 from benchmarks._harness import alternate, finish, parser
 from benchmarks._sae_peers import PEERS, Task, Trainer, installed
 from dncbm.data.planted import planted_dictionary, planted_embeddings
+from dncbm.sae.batches import Batch
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.metrics import unexplained_variance
 from dncbm.sae.rows import TensorRows, input_statistics
@@ -60,41 +60,29 @@ def own_config(variant: str, task: Task) -> SaeConfig:
     )
 
 
-class Feed:
-    """Rows that hand out the batches of `batches`, whichever rows are asked for."""
+class Given:
+    """Batches of a run that are handed over from outside, one before each step."""
 
-    def __init__(self, rows: Tensor, batches: Iterator[Tensor]) -> None:
-        self.shape = (rows.shape[0], rows.shape[1])
-        self._batches = batches
+    def __init__(self) -> None:
+        self.rows = torch.empty(0)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def gather(self, indices: Tensor) -> Tensor:
-        """The next batch."""
-        return next(self._batches)
+    def __getitem__(self, step: int) -> Batch:
+        """The rows that were handed over."""
+        return Batch(self.rows, len(self.rows))
 
 
 def ours(variant: str, task: Task, rows: Tensor) -> Trainer:
     """dncbm: a step of its training run."""
-    given: list[Tensor] = []
-
-    def batches() -> Iterator[Tensor]:
-        while True:
-            yield given.pop()
-
-    run = TrainingRun(
-        Feed(rows, batches()),
-        own_config(variant, task),
-        input_statistics(TensorRows(rows[: 2 * HELD_OUT])),
-        "cpu",
-    )
+    given: Any = Given()
+    all_rows = TensorRows(rows)
+    statistics = input_statistics(TensorRows(rows[: 2 * HELD_OUT]))
+    run = TrainingRun(all_rows, own_config(variant, task), statistics, "cpu", batches=given)
     with torch.no_grad():
         run.model.dictionary.copy_(task.directions)
         run.model.encoder_weight.copy_(task.directions)
 
     def step(batch: Tensor) -> None:
-        given.append(batch)
+        given.rows = batch
         run.advance()
 
     def output(held_out: Tensor) -> tuple[Tensor, Tensor]:

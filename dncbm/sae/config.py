@@ -17,7 +17,7 @@ _CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "reduction": ("mean", "sum"),
     "init": ("paper", "kaiming", "tied", "data"),
-    "schedule": ("constant", "cosine"),
+    "schedule": ("constant", "cosine", "held"),
     "precision": PRECISIONS,
     "levels_by": ("concepts", "rank"),
     "levels_weighting": ("uniform", "reverse"),
@@ -101,9 +101,10 @@ class SaeConfig:
     lr: float = 5e-4
     """Adam's learning rate."""
     schedule: str = "constant"
-    """`constant`, or `cosine`: linear warm-up, then half a cosine down to 0."""
+    """`constant`; `cosine`: linear warm-up, then half a cosine down to 0; `held`: warm-up, then
+    constant, then straight down to 0 over the last fifth."""
     warmup: int = 0
-    """Steps of linear warm-up (cosine only)."""
+    """Steps of linear warm-up (not with `constant`)."""
     precision: str = "auto"
     """Of the large matrix products: `float32`, `bfloat16`, or `auto`, which takes bfloat16 where
     the hardware multiplies it. Parameters and Adam stay float32."""

@@ -6,6 +6,8 @@ from dncbm.errors import InvalidInput, UnknownName
 from dncbm.sae.config import SaeConfig
 
 _FULL_EXPANSION = 8
+_AMPLE = 32
+"""Rows per concept from which the learning rate may be high."""
 
 
 def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> SaeConfig:
@@ -86,12 +88,14 @@ def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     batch_size, epochs = _budget(num_rows)
-    # Coordinates of a unit row have size 1/sqrt(d); Adam moves each by about lr per step.
+    # Coordinates of a unit row have size 1/sqrt(d); Adam moves each by about lr per step. A rate
+    # that is held finds directions that one which falls from the start no longer reaches; where a
+    # concept has only a few rows, fast steps leave most concepts dead.
     return _topk(embed_dim, num_rows, concepts) | {
         "center": True,
         "scale": True,
-        "lr": 0.09 / embed_dim**0.5,
-        "schedule": "cosine",
+        "lr": (0.12 if num_rows >= _AMPLE * concepts else 0.07) / embed_dim**0.5,
+        "schedule": "held",
         "warmup": 50,
     }
 

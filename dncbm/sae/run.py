@@ -28,7 +28,7 @@ from dncbm.training.checkpoints import (
     save_checkpoint,
 )
 from dncbm.training.precision import product_dtype
-from dncbm.training.schedules import Schedule, constant, cosine
+from dncbm.training.schedules import Schedule, constant, cosine, held
 from dncbm.training.seeding import generator
 from dncbm.training.workers import ALONE, Workers
 
@@ -265,7 +265,10 @@ def build_initial(rows: EmbeddingRows, config: SaeConfig, statistics: InputStati
 def _schedule(config: SaeConfig, total: int) -> Schedule:
     if config.schedule == "constant":
         return constant(config.lr)
-    return cosine(config.lr, 0.0, total, min(config.warmup, total - 1))
+    warmup = min(config.warmup, total - 1)
+    if config.schedule == "held":
+        return held(config.lr, total, warmup)
+    return cosine(config.lr, 0.0, total, warmup)
 
 
 def _atoms(model: SaeModel, rows: EmbeddingRows, config: SaeConfig) -> Atoms:

@@ -40,6 +40,26 @@ def cosine(start: float, end: float, steps: int, warmup: int = 0) -> Schedule:
     return at
 
 
+def held(value: float, steps: int, warmup: int = 0, decay: float = 0.2) -> Schedule:
+    """Linear warm-up, then `value`, then straight down to 0 over the last share `decay`.
+
+    The first of ``warmup`` updates takes ``value / warmup``; the last of ``steps`` is above 0.
+    """
+    falling = decay * steps
+    if warmup < 0 or not 0 < decay <= 1 or steps <= warmup:
+        raise InvalidInput(
+            "A held schedule needs 0 <= warmup < steps and a decay in (0, 1], got warmup "
+            f"{warmup}, steps {steps} and decay {decay}."
+        )
+
+    def at(step: int) -> float:
+        _check_step(step)
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return value * min(rise, max(0.0, (steps - step) / falling), 1.0)
+
+    return at
+
+
 def _check_step(step: int) -> None:
     if step < 0:
         raise InvalidInput(f"A step counts updates from 0, got {step}.")

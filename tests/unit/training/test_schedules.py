@@ -59,3 +59,18 @@ def test_cosine_needs_room_after_the_warmup(steps: int, warmup: int) -> None:
 def test_a_negative_step_is_refused(schedule: schedules.Schedule) -> None:
     with pytest.raises(InvalidInput, match="got -1"):
         schedule(-1)
+
+
+def test_held_rises_stays_and_falls() -> None:
+    schedule = schedules.held(2.0, 20, warmup=4, decay=0.25)
+    assert [schedule(step) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert [schedule(step) for step in (14, 15, 16, 18, 19, 20, 99)] == pytest.approx(
+        [2.0, 2.0, 1.6, 0.8, 0.4, 0.0, 0.0]
+    )
+    assert schedules.held(2.0, 20)(0) == 2.0
+
+
+@pytest.mark.parametrize(("steps", "warmup", "decay"), [(3, 3, 0.2), (3, -1, 0.2), (3, 1, 0.0)])
+def test_held_needs_room_and_a_decay(steps: int, warmup: int, decay: float) -> None:
+    with pytest.raises(InvalidInput, match="held schedule needs"):
+        schedules.held(1.0, steps, warmup, decay)
