@@ -94,7 +94,7 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     return _topk(embed_dim, num_rows, concepts) | {
         "center": True,
         "scale": True,
-        "lr": (0.12 if num_rows >= _AMPLE * concepts else 0.07) / embed_dim**0.5,
+        "lr": (0.12 if num_rows >= _AMPLE * concepts else 0.045) / embed_dim**0.5,
         "schedule": "held",
         "warmup": 50,
     }
