@@ -116,8 +116,8 @@ def _jumprelu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 def _penalised(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     """A penalty keeps no number of codes fixed, so it comes in slowly, over faster steps."""
-    own = {"sparsity_warmup": 0.25, "lr": 0.18 / embed_dim**0.5}
-    return _default(embed_dim, num_rows, concepts) | own
+    default = _default(embed_dim, num_rows, concepts)
+    return default | {"sparsity_warmup": 0.25, "lr": 1.5 * default["lr"]}
 
 
 def _batchtopk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
