@@ -4,32 +4,10 @@ import torch
 
 from dncbm.errors import InvalidInput
 from dncbm.sae import chosen
-from dncbm.sae.activations import BatchTopK, ReLU, TopK
+from dncbm.sae.activations import TopK
 from dncbm.sae.encode import encode_rows, sparse_codes
-from dncbm.sae.gates import Gated, JumpReLU
 from dncbm.sae.model import SaeModel
-
-
-def _gated() -> Gated:
-    activation = Gated(9)
-    with torch.no_grad():
-        activation.offset.uniform_(-0.5, 0.2)
-    return activation
-
-
-def _batchtopk() -> BatchTopK:
-    activation = BatchTopK(2)
-    activation.threshold.fill_(0.4)
-    return activation
-
-
-ACTIVATIONS = {
-    "topk": lambda: TopK(2),
-    "batchtopk": _batchtopk,
-    "relu": ReLU,
-    "jumprelu": lambda: JumpReLU(9, threshold=0.3, bandwidth=0.4),
-    "gated": _gated,
-}
+from tests.unit.sae.variants import ACTIVATIONS, CONCEPTS
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -38,7 +16,7 @@ def test_chosen_entries_give_the_table_that_all_of_them_give(
     name: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chosen, "_SPARSE_BELOW_OTHERWISE", share)
-    model = SaeModel(5, 9, activation=ACTIVATIONS[name]()).eval()
+    model = SaeModel(5, CONCEPTS, activation=ACTIVATIONS[name]()).eval()
     x = torch.randn(23, 5)
     found = sparse_codes(model, x)
     np.testing.assert_allclose(found.toarray(), model.encode(x).detach().numpy(), atol=1e-6)

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dncbm.errors import ArtifactError, InvalidInput
-from dncbm.sae.activations import BatchTopK, ReLU, TopK
+from dncbm.sae.activations import ReLU, TopK
 from dncbm.sae.formats import export_saelens, import_paper, import_saelens
-from dncbm.sae.gates import Gated, JumpReLU
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae, save_sae
+from tests.unit.sae.variants import ACTIVATIONS
 
 
 def _model(activation: Any, normalize: bool = False) -> SaeModel:
@@ -23,36 +23,6 @@ def _model(activation: Any, normalize: bool = False) -> SaeModel:
         model.input_mean.uniform_(-1, 1)
         model.input_scale.fill_(2.5)
     return model
-
-
-def _jumprelu() -> JumpReLU:
-    activation = JumpReLU(10)
-    with torch.no_grad():
-        activation.log_threshold.uniform_(-2, 0)
-    return activation
-
-
-def _gated() -> Gated:
-    activation = Gated(10)
-    with torch.no_grad():
-        activation.log_scale.uniform_(-1, 1)
-        activation.offset.uniform_(-0.5, 0.5)
-    return activation
-
-
-def _batchtopk() -> BatchTopK:
-    activation = BatchTopK(3)
-    activation.threshold.fill_(0.3)
-    return activation
-
-
-ACTIVATIONS = {
-    "relu": ReLU,
-    "topk": lambda: TopK(3),
-    "jumprelu": _jumprelu,
-    "batchtopk": _batchtopk,
-    "gated": _gated,
-}
 
 
 def _saelens_codes(inputs: torch.Tensor, weights: dict[str, torch.Tensor], k: int) -> torch.Tensor:
