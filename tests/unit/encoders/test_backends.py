@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,31 @@ def test_a_backend_agrees_with_the_encoder_at_any_batch_size(
         assert rows.shape == (len(batch), encoder.embed_dim)
         assert smallest_cosine(rows, encoder.encode_images(batch)) >= least
     assert all(versions_of(name).values())
+
+
+_SIGNAL_AFTER_TWO = """
+import gc, os, pathlib, signal, sys
+from dncbm.encoders.backends.base import open_backend
+from dncbm.encoders.streams import Streams
+from tests.unit.encoders.tiny import tiny_encoder
+
+encoder = tiny_encoder(pathlib.Path(sys.argv[1]))
+first = open_backend(encoder, "openvino", Streams(1, 1))
+second = open_backend(encoder, "openvino", Streams(2, 1))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_survived_after_openvino_has_gone(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is optional")
+    command = [sys.executable, "-c", _SIGNAL_AFTER_TWO, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_a_backend_that_is_not_installed_says_how_to_get_it(
