@@ -92,6 +92,9 @@ class SaeConfig:
     than this many epochs and one would remain."""
     resample_rows: int = 819_200
     """Rows whose loss is computed for resampling, at most."""
+    exchange: Sequence[float] = ()
+    """Shares of the steps after which concepts that explain least give way to directions that
+    would explain more, see `dncbm.sae.exchange`; each between 0 and 1, ascending."""
     epochs: int = 1
     """Passes over all rows."""
     max_steps: int = 0
@@ -135,10 +138,25 @@ class SaeConfig:
                 "most 1."
             )
         self.build_levels()
+        self._check_exchange()
         if self.archetypes and self.resample_every:
             raise InvalidInput(
                 "Resampling gives dead concepts free directions, which mixtures of archetypes "
                 "are not. Set resample_every to 0 or archetypes to 0."
+            )
+
+    def _check_exchange(self) -> None:
+        shares = tuple(float(share) for share in self.exchange)
+        object.__setattr__(self, "exchange", shares)
+        if any(not a < b < 1 for a, b in zip((0.0, *shares), shares, strict=False)):
+            raise InvalidInput(
+                f"SAE exchange is {list(shares)}; the rule is shares of the steps between 0 and "
+                "1, ascending."
+            )
+        if shares and self.archetypes:
+            raise InvalidInput(
+                "An exchange brings free directions, which mixtures of archetypes are not. Set "
+                "exchange to () or archetypes to 0."
             )
 
     def steps_per_epoch(self, num_rows: int) -> int:
@@ -187,7 +205,7 @@ class SaeConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for manifests; `SaeConfig(**values)` is the way back."""
-        return asdict(self) | {"levels": list(self.levels)}
+        return asdict(self) | {"levels": list(self.levels), "exchange": list(self.exchange)}
 
 
 def _require(config: SaeConfig, name: str, *, above: float | None) -> None:

@@ -7,7 +7,9 @@ from dncbm.sae.config import SaeConfig
 
 _FULL_EXPANSION = 8
 _AMPLE = 32
-"""Rows per concept from which the learning rate may be high."""
+"""Rows per concept from which the learning rate may be high and concepts are exchanged."""
+_EXCHANGES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+"""While the learning rate is held, with time left to settle."""
 
 
 def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> SaeConfig:
@@ -91,17 +93,23 @@ def _default(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     # Coordinates of a unit row have size 1/sqrt(d); Adam moves each by about lr per step. A rate
     # that is held finds directions that one which falls from the start no longer reaches; where a
     # concept has only a few rows, fast steps leave most concepts dead.
+    ample = num_rows >= _AMPLE * concepts
     return _topk(embed_dim, num_rows, concepts) | {
         "center": True,
         "scale": True,
-        "lr": (0.12 if num_rows >= _AMPLE * concepts else 0.045) / embed_dim**0.5,
+        "exchange": _EXCHANGES if ample else (),
+        "lr": (0.12 if ample else 0.045) / embed_dim**0.5,
         "schedule": "held",
         "warmup": 50,
     }
 
 
 def _relu(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    return _penalised(embed_dim, num_rows, concepts) | {"activation": "relu", "l1": 2.5 / embed_dim}
+    return _penalised(embed_dim, num_rows, concepts) | {
+        "activation": "relu",
+        "l1": 2.5 / embed_dim,
+        "exchange": (),  # a newcomer escapes the penalty that shrinks the others
+    }
 
 
 def _gated(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def _msae(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 
 def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
-    return _default(embed_dim, num_rows, concepts) | {"archetypes": concepts}
+    return _default(embed_dim, num_rows, concepts) | {"archetypes": concepts, "exchange": ()}
 
 
 def _codes_per_row(concepts: int) -> int:

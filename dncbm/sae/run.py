@@ -14,6 +14,7 @@ from dncbm.sae.activations import BatchTopK
 from dncbm.sae.atoms import ArchetypalAtoms, Atoms, FreeAtoms, archetypes
 from dncbm.sae.batches import Batches
 from dncbm.sae.config import SaeConfig
+from dncbm.sae.exchange import exchange, settle
 from dncbm.sae.init import initialize, set_standardization
 from dncbm.sae.loss import auxiliary_loss
 from dncbm.sae.model import SaeModel
@@ -52,6 +53,7 @@ class TrainingRun:
         self.total = config.total_steps(len(rows))
         self.per_epoch = config.steps_per_epoch(len(rows))
         self.schedule = _schedule(config, self.total)
+        self.exchanges = {round(share * self.total) for share in config.exchange}
         self.model = build_initial(rows, config, statistics).to(self.device).train()
         self.atoms = _atoms(self.model, rows, config)
         # Machines may round the first weights differently, and then stay apart for good.
@@ -67,6 +69,7 @@ class TrainingRun:
         counts = torch.zeros(config.num_concepts, dtype=torch.int64, device=self.device)
         self.fired_in_epoch, self.fired_in_window = counts, counts.clone()
         self.rows_since_fired = counts.clone()
+        self.newcomers = counts.bool()
         self.epochs_in_window = 0
         self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         pin = self.device.type == "cuda"
@@ -78,6 +81,8 @@ class TrainingRun:
             group["lr"] = self.schedule(self.step)
         self._train_step(*self._batch())
         self.step += 1
+        if self.step in self.exchanges:
+            self._exchange_concepts()
         if self.step % self.per_epoch == 0 or self.step == self.total:
             self._end_epoch()
 
@@ -93,6 +98,9 @@ class TrainingRun:
         self._exchange(terms, fired)
         self._require_finite(terms)
         self.atoms.after_backward()
+        if self.step in self.exchanges:
+            settle(self.model, self.optimizer, self.newcomers.nonzero()[:, 0])
+            self.newcomers[:] = False
         self.optimizer.step()
         self.atoms.after_step()
         self._count(terms, fired, rows)
@@ -192,6 +200,16 @@ class TrainingRun:
         self.epochs_in_window = 0
         return self._resample(dead, epoch) if bool(dead.any()) else 0
 
+    def _exchange_concepts(self) -> None:
+        stream = generator(self.config.seed, "exchange", self.step)
+        changed = exchange(self.model, self.rows, k=self.config.k, generator=stream)
+        self.rows_since_fired[changed] = 0
+        self.newcomers[changed] = True
+        # Machines may round differently and choose others.
+        same = (*self.model.state_dict().values(), self.rows_since_fired, self.newcomers)
+        self.workers.share_first_(*same)
+        _log.debug("step %d: %d concepts exchanged", self.step, len(changed))
+
     def _resample(self, dead: Tensor, epoch: int) -> int:
         inputs = draw_inputs(
             self.model,
@@ -244,6 +262,7 @@ class TrainingRun:
             "fired_in_epoch": self.fired_in_epoch,
             "fired_in_window": self.fired_in_window,
             "rows_since_fired": self.rows_since_fired,
+            "newcomers": self.newcomers,
             "sums": self.sums,
             **self.atoms.state(),
         }

@@ -275,6 +275,7 @@ def test_a_killed_run_continues_to_the_same_bits(
         epochs=50,
         schedule="cosine",
         warmup=5,
+        exchange=(0.1, 0.5, 0.9) if activation == "batchtopk" else (),
     )
     (tmp_path / "config.txt").write_text(repr(config.as_dict()))
     torch.save(embeddings, tmp_path / "embeddings.pt")

@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "concepts": {"activation": "batchtopk", "k": 3, "levels": (0.25, 1.0)},
     "rank": {"k": 4, "levels": (0.5, 1.0), "levels_by": "rank", "levels_weighting": "reverse"},
     "archetypal": {"k": 3, "archetypes": 8},
+    "renewed": {"k": 2, "exchange": (0.25, 0.75)},  # once before the stop, once after
 }
 DENSE = ("relu", "gated")
 """Recipes that are computed by dense products here; the others per active entry."""
