@@ -205,7 +205,8 @@ def _with_guesses(predictor: Predictor, prediction: Prediction) -> Prediction:
     return replace(
         prediction,
         contributions=tuple(
-            replace(part, name=guessed(names[part.concept])) for part in prediction.contributions
+            part if part.concepts else replace(part, name=guessed(names[part.concept]))
+            for part in prediction.contributions
         ),
     )
 
@@ -236,7 +237,7 @@ def local_explanations(
         ids = embeddings.items["id"].to_pylist()
         for position in _selection(predictor, codes, labels):
             dense = torch.from_numpy(codes[position].toarray().astype(np.float32))
-            best, *others = predictor.predict_codes(dense, top_classes=3)[0]
+            best, *others = predictor.predict_codes(dense, top_classes=3, by="name")[0]
             record = records[int(rows[position])]
             shown.append(
                 LocalExplanation(
@@ -266,7 +267,7 @@ def _guesses(predictor: Predictor, codes: csr_matrix) -> np.ndarray:
 
 def _sample_explanations(predictor: Predictor) -> list[LocalExplanation]:
     photos = sample_photos()
-    predictions = predictor.predict([image for _, image in photos], top_classes=3)
+    predictions = predictor.predict([image for _, image in photos], top_classes=3, by="name")
     return [
         LocalExplanation(
             image=preview(image),

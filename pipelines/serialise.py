@@ -8,9 +8,13 @@ from dncbm.types import Prediction
 
 
 def label(concept: Mapping[str, Any]) -> str:
-    """How a person tells concepts of one name apart: `dress #56`; `concept 56` as it is."""
+    """How a person tells concepts of one name apart: `dress #56`; `concept 56` as it is.
+
+    Several that were summed are all told: `dress #56 #12`.
+    """
     name, index = concept["name"], concept["concept"]
-    return name if name == f"concept {index}" else f"{name} #{index}"
+    numbers = concept.get("concepts") or [index]
+    return name if name == f"concept {index}" else " ".join([name, *(f"#{i}" for i in numbers)])
 
 
 def prediction_dict(prediction: Prediction) -> dict[str, Any]:
