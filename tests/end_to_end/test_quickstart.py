@@ -1,6 +1,7 @@
 """The main job, from a folder of photos to named contributions, through the real commands."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,44 @@ def test_contributions_bias_and_remainder_sum_to_the_logit(finished, photos: Pat
     table = dncbm("predict", out, photo)
     assert prediction["class"] in table.out
     assert "all other concepts" in table.out
+
+
+def test_decisions_by_name_are_the_same_sums_in_fewer_parts(finished, photos: Path, dncbm) -> None:
+    out, _ = finished
+    answers = {}
+    for by in ("concept", "name"):
+        done = dncbm("predict", out, photos / "test", "--top", 99, "--by", by, "--json")
+        assert done.code == 0, done.err
+        answers[by] = done.json["predictions"]
+    merged = 0
+    for single, named in zip(answers["concept"], answers["name"], strict=True):
+        alone = {part["concept"]: part["contribution"] for part in single["contributions"]}
+        sizes = [part["contribution"] for part in named["contributions"]]
+        assert named["bias"] + sum(sizes) + named["remainder"] == named["logit"] == single["logit"]
+        for part in named["contributions"]:
+            members = part["concepts"] or [part["concept"]]
+            assert part["contribution"] == sum(alone[concept] for concept in members)
+            merged += bool(part["concepts"])
+    assert merged > 0
+    refused = dncbm("predict", out, photos / "test", "--by", "word")
+    assert refused.code == 2
+    assert "Unknown value of `by` 'word'" in refused.message
+
+
+def test_the_report_shows_decisions_by_name(finished, photos: Path, dncbm) -> None:
+    out, done = finished
+    html = Path(done.json["report"]).read_text()
+    article = next(part for part in html.split("<article") if 'alt="Photo: test/' in part)
+    photo = re.search('alt="Photo: (.*?)"', article)[1]
+    (asked,) = dncbm("predict", out, photos / photo, "--by", "name", "--json").json["predictions"]
+    parts = [part["concepts"] or [part["concept"]] for part in asked["contributions"]]
+    rows = article.split('<span class="name">')[1:]
+    shown = [
+        re.findall(r"(?:#|concept )(\d+)(?=[< ])", row.split('class="track"')[0]) for row in rows
+    ]
+    assert [sorted(set(map(int, some))) for some in shown] == [sorted(some) for some in parts]
+    samples = done.json["samples"]
+    assert all("concepts" in part for sample in samples for part in sample["contributions"])
 
 
 def test_folders_are_opened_and_names_are_shown_as_they_are(
