@@ -1,7 +1,6 @@
 """The main job, from a folder of photos to named contributions, through the real commands."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -73,22 +72,6 @@ def test_decisions_by_name_are_the_same_sums_in_fewer_parts(finished, photos: Pa
     refused = dncbm("predict", out, photos / "test", "--by", "word")
     assert refused.code == 2
     assert "Unknown value of `by` 'word'" in refused.message
-
-
-def test_the_report_shows_decisions_by_name(finished, photos: Path, dncbm) -> None:
-    out, done = finished
-    html = Path(done.json["report"]).read_text()
-    article = next(part for part in html.split("<article") if 'alt="Photo: test/' in part)
-    photo = re.search('alt="Photo: (.*?)"', article)[1]
-    (asked,) = dncbm("predict", out, photos / photo, "--by", "name", "--json").json["predictions"]
-    parts = [part["concepts"] or [part["concept"]] for part in asked["contributions"]]
-    rows = article.split('<span class="name">')[1:]
-    shown = [
-        re.findall(r"(?:#|concept )(\d+)(?=[< ])", row.split('class="track"')[0]) for row in rows
-    ]
-    assert [sorted(set(map(int, some))) for some in shown] == [sorted(some) for some in parts]
-    samples = done.json["samples"]
-    assert all("concepts" in part for sample in samples for part in sample["contributions"])
 
 
 def test_folders_are_opened_and_names_are_shown_as_they_are(
