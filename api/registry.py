@@ -38,6 +38,7 @@ class ServedPredictor(Protocol):
         top_contributions: int = 5,
         top_classes: int = 1,
         nec: int | None = None,
+        by: str = "concept",
     ) -> list[list[Prediction]]:
         """Per image its top classes, best first."""
         ...

@@ -33,13 +33,19 @@ class PredictBody(_Schema):
 
 
 class ContributionOut(_Schema):
-    """What one concept adds to the logit: `contribution` = `code` × `weight`."""
+    """What a concept, or all of one name, add to the logit: `contribution` = `code` × `weight`."""
 
-    concept: int
+    concept: int = Field(description="Of several the one that adds or takes most.")
     name: str
-    code: float
-    weight: float
+    code: float = Field(description="Of the concept, or the sum over `concepts`.")
+    weight: float = Field(
+        description="Of the concept, or the mean over `concepts`, each counted by its code."
+    )
     contribution: float
+    concepts: list[int] = Field(
+        description="What was summed where it is more than one concept, strongest first; "
+        "else empty."
+    )
 
     @classmethod
     def of(cls, item: Contribution) -> "ContributionOut":
@@ -50,6 +56,7 @@ class ContributionOut(_Schema):
             code=item.code,
             weight=item.weight,
             contribution=item.contribution,
+            concepts=list(item.concepts),
         )
 
 

@@ -3,23 +3,27 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args
 
+import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, inference_mode
 
 from dncbm.artifacts import require_input
 from dncbm.encoders.clip import Encoder, load_encoder
-from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
+from dncbm.naming.mates import base_names
 from dncbm.probe.model import LogitAccount
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
-from dncbm.types import Contribution, Prediction
+from dncbm.types import Contribution, ListedBy, Prediction
 
 logger = logging.getLogger(__name__)
+
+_LISTED_BY = get_args(ListedBy)
 
 
 @final
@@ -36,6 +40,8 @@ class Predictor:
         self.sae = sae.eval()
         self.dictionary = dictionary
         self.cbm = cbm
+        self._groups = np.array([name.group for name in dictionary.names])
+        self._base_names = base_names(dictionary.names)
 
     @classmethod
     def load(
@@ -108,6 +114,7 @@ class Predictor:
         top_contributions: int = 5,
         top_classes: int = 1,
         nec: int | None = None,
+        by: str = "concept",
     ) -> list[list[Prediction]]:
         """The best classes of each image, each with its named concept contributions.
 
@@ -116,15 +123,18 @@ class Predictor:
             top_contributions: how many contributions to list per class, by absolute size.
             top_classes: how many classes to explain per image, best first.
             nec: use the head with this number of effective concepts per class.
+            by: `concept` lists each concept by itself; `name` adds up those that share a name
+                (`ConceptName.group`) and says which they are (`Contribution.concepts`).
 
         Raises:
             InvalidInput: no image, a count below its minimum, or no head of that NEC.
+            UnknownName: `by` is neither.
         """
         if not images:
             raise InvalidInput("No image was given. Give at least one.")
         codes = self.encode(self.embed(images))
         return self.predict_codes(
-            codes, top_contributions=top_contributions, top_classes=top_classes, nec=nec
+            codes, top_contributions=top_contributions, top_classes=top_classes, nec=nec, by=by
         )
 
     def predict_codes(
@@ -134,18 +144,24 @@ class Predictor:
         top_contributions: int = 5,
         top_classes: int = 1,
         nec: int | None = None,
+        by: str = "concept",
     ) -> list[list[Prediction]]:
         """The last arrow of `predict`, for codes that are already there."""
         _require_at_least("top_contributions", top_contributions, 0)
         _require_at_least("top_classes", top_classes, 1)
+        if by not in _LISTED_BY:
+            raise UnknownName("value of `by`", by, _LISTED_BY)
         probe = self.cbm.probe_for(nec)
+        groups = self._groups if by == "name" else None
         logits = probe.logits(codes)
         probabilities = (logits / self.cbm.temperature_for(nec)).softmax(dim=1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :top_classes].tolist()
         return [
             [
                 self._prediction(
-                    probe.contributions(row, index, top=top_contributions), index, float(p[index])
+                    probe.contributions(row, index, top_contributions, groups),
+                    index,
+                    float(p[index]),
                 )
                 for index in best
             ]
@@ -154,7 +170,7 @@ class Predictor:
 
     def _prediction(self, account: LogitAccount, index: int, probability: float) -> Prediction:
         parts = zip(
-            account.concepts, account.codes, account.weights, account.contributions, strict=True
+            account.members, account.codes, account.weights, account.contributions, strict=True
         )
         return Prediction(
             class_name=self.classes[index],
@@ -165,15 +181,22 @@ class Predictor:
             remainder=account.remainder,
             contributions=tuple(
                 Contribution(
-                    concept=int(concept),
-                    name=self.dictionary.names[concept].name,
+                    concept=members[0],
+                    name=self._name(members),
                     code=float(code),
                     weight=float(weight),
                     contribution=float(contribution),
+                    concepts=members if len(members) > 1 else (),
                 )
-                for concept, code, weight, contribution in parts
+                for members, code, weight, contribution in parts
             ),
         )
+
+    def _name(self, concepts: tuple[int, ...]) -> str:
+        """What they are all called, else the first one's name without its detail."""
+        first = self.dictionary.names[concepts[0]].name
+        same = all(self.dictionary.names[concept].name == first for concept in concepts)
+        return first if same else self._base_names[concepts[0]]
 
     def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
         """Concepts nearest to a text, compared as the names were: (concept, cosine), best first.

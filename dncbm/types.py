@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ConceptStatus = Literal["named", "unnamed", "blocked"]
+ListedBy = Literal["concept", "name"]
+"""What a listed contribution stands for: one concept, or all concepts of one name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +41,21 @@ class ConceptName:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contribution:
-    """What one concept adds to one class logit: code x weight, rounded so that sums are exact."""
+    """What one concept, or all of one name, add to one class logit.
+
+    It is code x weight, rounded so that sums are exact.
+    """
 
     concept: int
+    """The concept, or of several the one that adds or takes most."""
     name: str
     code: float
+    """Of the concept, or the sum over `concepts`."""
     weight: float
+    """Of the concept, or the mean over `concepts`, each counted by its code."""
     contribution: float
+    concepts: tuple[int, ...] = ()
+    """What was summed where it is more than one concept, largest absolute contribution first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

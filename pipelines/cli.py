@@ -267,13 +267,16 @@ def predict(
     nec: Annotated[
         int | None, typer.Option(help="Use the head with this many concepts per class.")
     ] = None,
+    by: Annotated[
+        str, typer.Option(help="concept, or name: concepts of one name are added up.")
+    ] = "concept",
     device: Device = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """The class of each photo and the named concepts that made it."""
     configure_logging(verbose=verbose)
-    result = _commands().predict(model, images, top=top, nec=nec, device=device)
+    result = _commands().predict(model, images, top=top, nec=nec, device=device, by=by)
     if as_json:
         _print_json(result)
     else:

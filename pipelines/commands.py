@@ -114,7 +114,13 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
 
 
 def predict(
-    model: Path, images: list[Path], *, top: int, nec: int | None, device: str = "auto"
+    model: Path,
+    images: list[Path],
+    *,
+    top: int,
+    nec: int | None,
+    device: str = "auto",
+    by: str = "concept",
 ) -> Result:
     """The best class of each photo, folders opened, with its named contributions."""
     images = [photo for path in images for photo in _photos(path)]
@@ -123,7 +129,7 @@ def predict(
     for start in range(0, len(images), _PHOTOS_AT_ONCE):
         paths = images[start : start + _PHOTOS_AT_ONCE]
         photos = [_decoded(path) for path in paths]
-        predictions = predictor.predict(photos, top_contributions=top, nec=nec)
+        predictions = predictor.predict(photos, top_contributions=top, nec=nec, by=by)
         found += [
             {"image": str(path)} | prediction_dict(best[0])
             for path, best in zip(paths, predictions, strict=True)

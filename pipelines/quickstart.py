@@ -127,7 +127,7 @@ def explain_samples(predictor: Predictor) -> list[dict[str, Any]]:
     """Predictions with contributions, and the strongest concepts, of the sample photos."""
     photos = sample_photos()
     images = [image for _, image in photos]
-    predictions = predictor.predict(images)
+    predictions = predictor.predict(images, by="name")
     codes = predictor.encode(predictor.embed(images)).numpy()
     return [
         {

@@ -205,7 +205,8 @@ def _with_guesses(predictor: Predictor, prediction: Prediction) -> Prediction:
     return replace(
         prediction,
         contributions=tuple(
-            replace(part, name=guessed(names[part.concept])) for part in prediction.contributions
+            part if part.concepts else replace(part, name=guessed(names[part.concept]))
+            for part in prediction.contributions
         ),
     )
 
@@ -236,18 +237,26 @@ def local_explanations(
         ids = embeddings.items["id"].to_pylist()
         for position in _selection(predictor, codes, labels):
             dense = torch.from_numpy(codes[position].toarray().astype(np.float32))
-            best, *others = predictor.predict_codes(dense, top_classes=3)[0]
+            ((best, others),) = _decisions(predictor, dense)
             record = records[int(rows[position])]
             shown.append(
                 LocalExplanation(
                     image=preview(read_photo(source, record)),
                     title=ids[record],
-                    prediction=_with_guesses(predictor, best),
+                    prediction=best,
                     true_class=predictor.classes[labels[position]],
                     alternatives=others,
                 )
             )
     return shown + _sample_explanations(predictor)
+
+
+def _decisions(
+    predictor: Predictor, codes: torch.Tensor
+) -> list[tuple[Prediction, list[Prediction]]]:
+    """Per photo the best class, its concepts of one name added up, and the next two."""
+    ranked = predictor.predict_codes(codes, top_classes=3, by="name")
+    return [(_with_guesses(predictor, best), others) for best, *others in ranked]
 
 
 def _selection(predictor: Predictor, codes: csr_matrix, labels: np.ndarray) -> list[int]:
@@ -266,13 +275,13 @@ def _guesses(predictor: Predictor, codes: csr_matrix) -> np.ndarray:
 
 def _sample_explanations(predictor: Predictor) -> list[LocalExplanation]:
     photos = sample_photos()
-    predictions = predictor.predict([image for _, image in photos], top_classes=3)
+    codes = predictor.encode(predictor.embed([image for _, image in photos]))
     return [
         LocalExplanation(
             image=preview(image),
             title=f"{name} (a photo that is not of this data set)",
-            prediction=_with_guesses(predictor, best),
+            prediction=best,
             alternatives=others,
         )
-        for (name, image), (best, *others) in zip(photos, predictions, strict=True)
+        for (name, image), (best, others) in zip(photos, _decisions(predictor, codes), strict=True)
     ]

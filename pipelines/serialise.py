@@ -6,11 +6,22 @@ from typing import Any
 
 from dncbm.types import Prediction
 
+_NUMBERS = 3
+"""Concepts of one name that are told by number on the command line; `--json` tells all."""
+
 
 def label(concept: Mapping[str, Any]) -> str:
-    """How a person tells concepts of one name apart: `dress #56`; `concept 56` as it is."""
+    """How a person tells concepts of one name apart: `dress #56`; `concept 56` as it is.
+
+    Several that were added up are told by the strongest: `dress #56 #12 #4 and 2 more`.
+    """
     name, index = concept["name"], concept["concept"]
-    return name if name == f"concept {index}" else f"{name} #{index}"
+    if name == f"concept {index}":
+        return name
+    numbers = concept.get("concepts") or [index]
+    shown = [f"#{number}" for number in numbers[:_NUMBERS]]
+    more = len(numbers) - len(shown)
+    return " ".join([name, *shown]) + (f" and {more} more" if more else "")
 
 
 def prediction_dict(prediction: Prediction) -> dict[str, Any]:

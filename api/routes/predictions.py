@@ -9,6 +9,7 @@ from api.errors import UploadAborted
 from api.images import Upload, check_pixels, decode_uploads, read_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
+from dncbm.types import ListedBy
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
@@ -44,14 +45,35 @@ _EXAMPLE = {
             "bias": 0.25,
             "remainder": 1.5,
             "contributions": [
-                {"concept": 17, "name": "sneaker", "code": 2.0, "weight": 1.5, "contribution": 3.0},
-                {"concept": 99, "name": "lace", "code": 3.0, "weight": 0.5, "contribution": 1.5},
+                {
+                    "concept": 17,
+                    "name": "sneaker",
+                    "code": 2.0,
+                    "weight": 1.5,
+                    "contribution": 3.0,
+                    "concepts": [17, 56],
+                },
+                {
+                    "concept": 99,
+                    "name": "lace",
+                    "code": 3.0,
+                    "weight": 0.5,
+                    "contribution": 1.5,
+                    "concepts": [],
+                },
             ],
             "image": "photo.jpg",
             "alternatives": [],
         }
     ],
 }
+By = Annotated[
+    ListedBy,
+    Query(
+        description="What a contribution stands for: one concept, or all concepts of one name, "
+        "added up; `concepts` then tells which."
+    ),
+]
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
 
@@ -81,8 +103,9 @@ def predict(
     service: ServiceDep,
     uploads: Annotated[list[Upload], Depends(_uploads)],
     nec: Nec = None,
-    top_contributions: Annotated[int, Query(ge=0, le=1000, description="Concepts listed.")] = 5,
+    top_contributions: Annotated[int, Query(ge=0, le=1000, description="Parts listed.")] = 5,
     top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
+    by: By = "concept",
 ) -> PredictAnswer:
     """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
     model.check_nec(nec)
@@ -93,6 +116,7 @@ def predict(
             top_contributions=top_contributions,
             top_classes=top_classes,
             nec=nec,
+            by=by,
         )
     service.metrics.count_images(model.id, len(rankings))
     return PredictAnswer(

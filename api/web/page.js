@@ -24,19 +24,25 @@ function signed(value) {
   return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 }
 
-// Several concepts may bear one name; their numbers tell them apart.
+// Concepts of one name come as one part; their numbers tell which they are.
 function label(item) {
-  const plain = `concept ${item.concept}`;
-  return item.name === plain ? plain : `${item.name} #${item.concept}`;
+  const { name, concept, concepts } = item;
+  if (concepts.length) {
+    const text = element("span", "name", `${name}, ${concepts.length} concepts`);
+    text.append(element("small", "", concepts.map((one) => `#${one}`).join(" ")));
+    return text;
+  }
+  const plain = `concept ${concept}`;
+  return element("span", "name", name === plain ? plain : `${name} #${concept}`);
 }
 
-function barRow(name, value, largest, quiet) {
+function barRow(name, value, quiet, largest) {
   const track = element("div", "track");
   const bar = element("div", `bar ${value < 0 ? "against" : "for"}${quiet ? " quiet" : ""}`);
   bar.style.width = `${(50 * Math.abs(value)) / largest}%`;
   track.append(bar);
   return [
-    element("span", `name${quiet ? " quiet" : ""}`, name),
+    name,
     track,
     element("span", "value", signed(value)),
   ];
@@ -61,11 +67,12 @@ function resultCard(prediction, file) {
     right.append(element("p", "file", `then ${others.join(", ")}`));
   }
   const rows = prediction.contributions.map((item) => [label(item), item.contribution, false]);
-  rows.push(["all other concepts", prediction.remainder, true]);
-  rows.push(["bias of the class", prediction.bias, true]);
+  const quiet = (text) => element("span", "name quiet", text);
+  rows.push([quiet("all other concepts"), prediction.remainder, true]);
+  rows.push([quiet("bias of the class"), prediction.bias, true]);
   const largest = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
   const bars = element("div", "bars");
-  for (const [name, value, quiet] of rows) bars.append(...barRow(name, value, largest, quiet));
+  for (const row of rows) bars.append(...barRow(...row, largest));
   const total = element("div", "total");
   total.append(element("span", "", "Sum = logit"), element("span", "number", signed(prediction.logit)));
   right.append(bars, total);
@@ -76,7 +83,7 @@ function resultCard(prediction, file) {
 async function predict(files) {
   const data = new FormData();
   for (const file of files) data.append("image", file, file.name);
-  const query = new URLSearchParams({ top_contributions: "8", top_classes: "3" });
+  const query = new URLSearchParams({ top_contributions: "8", top_classes: "3", by: "name" });
   if (byId("nec").value) query.set("nec", byId("nec").value);
   const address = `/v1/models/${encodeURIComponent(byId("model").value)}/predict?${query}`;
   const response = await fetch(address, { method: "POST", body: data, headers: headers() });

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dncbm.naming.words import WordRows
+from dncbm.types import ConceptName
 
 FIT = 0.8
 """A detail scores at least this share of the concept's best entry: it must fit by itself."""
@@ -20,6 +21,15 @@ CONTRAST = 0.03
 """And at least this much more than with the mean of the name-mates."""
 _POOL = 2048
 _BLOCK = 1024
+_INFLECTED = (
+    (r"(?<!s)s$", ""),  # shoes
+    (r"(?<=[sxzho])es$", ""),  # dresses
+    (r"ies$", "y"),  # puppies
+    (r"(ed|ing)$", ""),  # buttoned
+    (r"(ed|ing)$", "e"),  # sleeved
+    (r"([^aeiouls])\1(ed|ing)$", r"\1"),  # running
+)
+"""Endings of English words, and what stands there in the word that they are forms of."""
 
 
 def details(
@@ -97,13 +107,43 @@ def _most_listed(rows: Tensor) -> list[int]:
     return chosen
 
 
+def base_names(names: Sequence[ConceptName]) -> list[str]:
+    """Per concept the name without its detail: "dog" of "dog (white dog)", "crane (bird)" as it is.
+
+    Brackets may belong to the entry itself. They hold a detail only where another concept of the
+    group has the same words before them and not the same brackets: a detail sets some of the
+    name-mates apart from others, so never all of them alike.
+    """
+    found: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for name in names:
+        for start in {name.name, _undetailed(name.name)}:
+            found[name.group, start].add(name.name)
+    return [
+        start if len(found[name.group, start]) > 1 else name.name
+        for name, start in ((name, _undetailed(name.name)) for name in names)
+    ]
+
+
+def _undetailed(name: str) -> str:
+    return re.sub(r" \([^()]*\)$", "", name)
+
+
 def _bare(entry: str) -> str:
     """Without what a word list adds in brackets, since details stand in brackets themselves."""
     return re.sub(r"\s*\(.*?\)", "", entry).strip() or entry
 
 
 def _says_more(entry: str, name: str) -> bool:
-    """Whether an entry is more than the name, a part of it or its plural."""
-    known = set(_bare(name).casefold().split())
+    """Whether an entry is more than the name, a part of it or other forms of its words."""
+    known = {form for word in _bare(name).casefold().split() for form in _form_of(word)}
     words = _bare(entry).casefold().split()
-    return not all(word in known or word.removesuffix("s") in known for word in words)
+    return any(known.isdisjoint(_form_of(word)) for word in words)
+
+
+def _form_of(word: str) -> set[str]:
+    """The word and all that it may be a form of, {sleeved, sleev, sleeve}.
+
+    Sets that meet mean the same word. One stem per word would also make "cap" of "cape".
+    """
+    forms = {re.sub(ending, root, word) for ending, root in _INFLECTED}
+    return {word} | {form for form in forms if len(form) >= 3}

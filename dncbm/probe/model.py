@@ -26,10 +26,15 @@ class LogitAccount:
     """
 
     concepts: Int[np.ndarray, " top"]
-    """Indices of the listed concepts, largest absolute contribution first."""
+    """Index of each listed concept, or of the first of its `members`; largest absolute
+    contribution first."""
     codes: Float64[np.ndarray, " top"]
+    """Of the concept, or the sum over the members."""
     weights: Float64[np.ndarray, " top"]
+    """Of the concept, or the mean over the members, each counted by its code."""
     contributions: Float64[np.ndarray, " top"]
+    members: tuple[tuple[int, ...], ...]
+    """Per listed part the concepts that it sums, largest absolute contribution first."""
     bias: float
     remainder: float
     """Sum of all contributions that are not listed."""
@@ -79,31 +84,60 @@ class Probe:
         return codes.double() @ weights.T + self.bias.to(codes.device, torch.float64)
 
     def contributions(
-        self, codes_row: Float[Tensor, " c"], class_index: int, top: int = 5
+        self,
+        codes_row: Float[Tensor, " c"],
+        class_index: int,
+        top: int = 5,
+        groups: Int[np.ndarray, "_"] | None = None,
     ) -> LogitAccount:
         """The logit of one class for one image, taken apart into its `top` contributions.
 
-        Concepts that add exactly nothing are not listed, so fewer than `top` may come back.
+        What adds exactly nothing is not listed (a concept, or a group whose members cancel), so
+        fewer than `top` may come back.
+
+        Args:
+            codes_row: non-negative codes of the image.
+            class_index: which logit.
+            top: how many concepts, or groups, to list.
+            groups: (c,) concepts of one number are listed as one part, the sum of those of them
+                that contribute; None lists each concept by itself.
 
         Raises:
             InvalidInput: wrong width, codes that are not finite, an index outside the
-                classes, a negative `top`.
+                classes, a negative `top`, another number of groups than of concepts, or groups
+                with a negative code: their mean weight would mean nothing.
         """
         self._check_width(int(codes_row.shape[0]))
         self._check_class(class_index)
         if top < 0:
-            raise InvalidInput(f"top must be >= 0, got {top}: it is how many concepts to list.")
+            raise InvalidInput(f"top must be >= 0, got {top}: it is how many parts to list.")
         codes = codes_row.detach().cpu().double().numpy()
         if not np.isfinite(codes).all():
             raise InvalidInput("The codes hold NaN or infinity; encode the image again.")
+        if groups is None:
+            groups = np.arange(self.num_concepts)
+        else:
+            self._check_groups(groups, codes)
         weights = self.weights[class_index].detach().cpu().double().numpy()
-        return _account(codes, weights, float(self.bias[class_index]), top)
+        return _account(codes, weights, float(self.bias[class_index]), groups, top)
 
     def _check_width(self, width: int) -> None:
         if width != self.num_concepts:
             raise InvalidInput(
                 f"The codes have {width} concepts, the probe reads {self.num_concepts}. "
                 "Use the codes of the dictionary that the probe was trained on."
+            )
+
+    def _check_groups(self, groups: np.ndarray, codes: np.ndarray) -> None:
+        if groups.shape != (self.num_concepts,):
+            raise InvalidInput(
+                f"groups has {len(groups)} numbers, the probe reads {self.num_concepts} concepts. "
+                "Give one group per concept, such as ConceptName.group."
+            )
+        if (codes < 0).any():
+            raise InvalidInput(
+                f"A code is {codes.min():.3g}; codes of groups must be at least 0, as those of "
+                "every autoencoder here. Leave out groups to list concepts one by one."
             )
 
     def _check_class(self, class_index: int) -> None:
@@ -130,7 +164,11 @@ def _check_parts(weights: Tensor, bias: Tensor, classes: tuple[str, ...]) -> Non
 
 
 def _account(
-    codes: Float64[np.ndarray, " c"], weights: Float64[np.ndarray, " c"], bias: float, top: int
+    codes: Float64[np.ndarray, " c"],
+    weights: Float64[np.ndarray, " c"],
+    bias: float,
+    groups: Int[np.ndarray, " c"],
+    top: int,
 ) -> LogitAccount:
     products = codes * weights
     # A grid on which all partial sums are exact: total < 2**exponent, so every value is an
@@ -140,16 +178,35 @@ def _account(
     shift = _GRID_BITS - exponent
     steps = np.rint(np.ldexp(products, shift))
     bias_steps = float(np.rint(np.ldexp(bias, shift)))
-    listed = np.argsort(-np.abs(steps), kind="stable")[:top]
-    listed = listed[steps[listed] != 0]
+    members, sums = _largest_groups(steps, groups, top)
+    contributions = np.ldexp(sums, -shift)
+    concepts = np.array([some[0] for some in members], dtype=np.int64)
+    summed = np.array([codes[some].sum() for some in members])
+    merged = np.array([len(some) > 1 for some in members], dtype=bool)
     logit_steps = bias_steps + float(steps.sum())
-    remainder_steps = logit_steps - bias_steps - float(steps[listed].sum())
+    remainder_steps = logit_steps - bias_steps - float(sums.sum())
     return LogitAccount(
-        concepts=listed,
-        codes=codes[listed],
-        weights=weights[listed],
-        contributions=np.ldexp(steps[listed], -shift),
+        concepts=concepts,
+        codes=summed,
+        weights=np.divide(contributions, summed, out=weights[concepts], where=merged),
+        contributions=contributions,
+        members=tuple(tuple(some.tolist()) for some in members),
         bias=float(np.ldexp(bias_steps, -shift)),
         remainder=float(np.ldexp(remainder_steps, -shift)),
         logit=float(np.ldexp(logit_steps, -shift)),
     )
+
+
+def _largest_groups(
+    steps: Float64[np.ndarray, " c"], groups: Int[np.ndarray, " c"], top: int
+) -> tuple[list[np.ndarray], Float64[np.ndarray, " top"]]:
+    """Members and sum of the largest groups; ties go to the group of the lowest concept."""
+    active = np.flatnonzero(steps)
+    _, first, place = np.unique(groups[active], return_index=True, return_inverse=True)
+    sums = np.zeros(len(first))
+    np.add.at(sums, place, steps[active])
+    listed = np.lexsort((first, -np.abs(sums)))[:top]
+    listed = listed[sums[listed] != 0]
+    strongest = active[np.argsort(-np.abs(steps[active]), kind="stable")]
+    members = [strongest[groups[strongest] == groups[active[first[one]]]] for one in listed]
+    return members, sums[listed]

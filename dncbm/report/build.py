@@ -110,12 +110,17 @@ def largest(values: Sequence[float]) -> float:
 def sum_rows(prediction: Prediction) -> list[dict[str, Any]]:
     """The terms of a logit: contributions, the rest, the bias."""
     rows = [
-        {"name": part.name, "value": part.contribution, "quiet": False, "concept": part.concept}
+        {
+            "name": part.name,
+            "value": part.contribution,
+            "quiet": False,
+            "concepts": part.concepts or (part.concept,),
+        }
         for part in prediction.contributions
     ]
     rest = {"all other concepts": prediction.remainder, "bias of the class": prediction.bias}
     rows += [
-        {"name": name, "value": value, "quiet": True, "concept": None}
+        {"name": name, "value": value, "quiet": True, "concepts": ()}
         for name, value in rest.items()
     ]
     return rows

@@ -98,6 +98,7 @@ class FakePredictor:
         top_contributions: int = 5,
         top_classes: int = 1,
         nec: int | None = None,
+        by: str = "concept",  # the true predictor is asked by name in test_real_model
     ) -> list[list[Prediction]]:
         with self._lock:
             self.running += 1

@@ -61,7 +61,9 @@ def test_one_photo_answers_class_and_contributions(client: TestClient) -> None:
         "code",
         "weight",
         "contribution",
+        "concepts",
     }
+    assert all(part["concepts"] == [] for part in prediction["contributions"])
 
 
 @pytest.mark.parametrize("top", [0, 1, 5, 12])
@@ -121,7 +123,8 @@ def test_unavailable_nec_lists_those_there_are(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["top_classes=0", "top_contributions=-1", "top_contributions=x", "top_classes=9999"]
+    "query",
+    ["top_classes=0", "top_contributions=-1", "top_contributions=x", "top_classes=9999", "by=x"],
 )
 def test_bad_query(client: TestClient, query: str) -> None:
     detail = problem(post(client, photo(1), url=f"{URL}?{query}"), 422)

@@ -89,6 +89,25 @@ def test_sums_are_exact(client: TestClient, query: str) -> None:
                 assert part["code"] >= 0
 
 
+@pytest.mark.parametrize("query", ["", "&nec=5"])
+def test_by_name_is_the_same_logit_in_fewer_parts(client: TestClient, query: str) -> None:
+    photos = [photo(seed) for seed in range(6)]
+    url = f"{URL}?top_contributions=99{query}&by="
+    pairs = [answer(client, *photos, url=url + by) for by in ("concept", "name")]
+    for single, named in zip(*pairs, strict=True):
+        assert account(named) == named["logit"] == single["logit"]
+        assert named["remainder"] == 0
+        alone = {part["concept"]: part for part in single["contributions"]}
+        assert all(part["concepts"] == [] for part in alone.values())
+        merged = {0, 6} <= set(alone)  # both are named "red"
+        assert len(named["contributions"]) == len(alone) - merged
+        for part in named["contributions"]:
+            members = [alone[c] for c in part["concepts"] or [part["concept"]]]
+            assert part["contribution"] == sum(one["contribution"] for one in members)
+            assert part["code"] == sum(one["code"] for one in members)
+            assert len(members) == 1 + (merged and part["name"] == "red")
+
+
 def test_unusual_images(client: TestClient) -> None:
     for prediction in answer(client, *unusual_images().values(), url=URL):
         assert account(prediction) == prediction["logit"]

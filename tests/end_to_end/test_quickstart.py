@@ -52,6 +52,28 @@ def test_contributions_bias_and_remainder_sum_to_the_logit(finished, photos: Pat
     assert "all other concepts" in table.out
 
 
+def test_decisions_by_name_are_the_same_sums_in_fewer_parts(finished, photos: Path, dncbm) -> None:
+    out, _ = finished
+    answers = {}
+    for by in ("concept", "name"):
+        done = dncbm("predict", out, photos / "test", "--top", 99, "--by", by, "--json")
+        assert done.code == 0, done.err
+        answers[by] = done.json["predictions"]
+    merged = 0
+    for single, named in zip(answers["concept"], answers["name"], strict=True):
+        alone = {part["concept"]: part["contribution"] for part in single["contributions"]}
+        sizes = [part["contribution"] for part in named["contributions"]]
+        assert named["bias"] + sum(sizes) + named["remainder"] == named["logit"] == single["logit"]
+        for part in named["contributions"]:
+            members = part["concepts"] or [part["concept"]]
+            assert part["contribution"] == sum(alone[concept] for concept in members)
+            merged += bool(part["concepts"])
+    assert merged > 0
+    refused = dncbm("predict", out, photos / "test", "--by", "word")
+    assert refused.code == 2
+    assert "Unknown value of `by` 'word'" in refused.message
+
+
 def test_folders_are_opened_and_names_are_shown_as_they_are(
     finished, photos: Path, dncbm, tmp_path
 ) -> None:

@@ -152,3 +152,16 @@ def adam_steps(x, y, weights, batches, learning_rate, sparsity):
         size = np.sqrt(second / (1 - 0.999**step)) + 1e-8
         w -= learning_rate * first / (1 - 0.9**step) / size
     return w
+
+
+def exact_groups(codes, weights, groups):
+    """Group → (sum of products as a fraction, its members by absolute product), no rounding."""
+    members = {}
+    for concept, (code, weight) in enumerate(zip(codes.tolist(), weights.tolist(), strict=True)):
+        product = Fraction(code) * Fraction(weight)
+        members.setdefault(int(groups[concept]), []).append((product, concept))
+    found = {}
+    for group, some in members.items():
+        some = sorted((one for one in some if one[0]), key=lambda one: (-abs(one[0]), one[1]))
+        found[group] = (sum(product for product, _ in some), [concept for _, concept in some])
+    return found

@@ -1,11 +1,15 @@
+from collections.abc import Sequence
+
 import numpy as np
+import pytest
 import torch
 
 from dncbm.naming.assign import assign_names
 from dncbm.naming.config import NamingConfig
 from dncbm.naming.exact import nearest_words
-from dncbm.naming.mates import details
+from dncbm.naming.mates import _says_more, base_names, details
 from dncbm.naming.words import WordRows
+from dncbm.types import ConceptName
 from tests.oracles.naming import detail, unit
 from tests.unit.naming.conftest import make_vocabulary
 
@@ -53,3 +57,82 @@ def test_names_carry_the_detail_and_keep_their_group() -> None:
     plain = assign_names(rows, vocabulary, config=NamingConfig(**options, distinguish=False))
     assert [name.name for name in plain] == ["dog", "dog", "sea", "dog"]
     assert [name.score for name in plain] == [name.score for name in found]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("long sleeved", "long sleeve"),
+        ("shoes", "shoe"),
+        ("run", "running"),
+        ("dresses", "red dress"),
+        ("puppy", "puppies"),
+        ("Knit (wool)", "knitted sweater"),
+        ("striped stripes", "stripe"),
+    ],
+)
+def test_other_forms_of_the_words_say_no_more(entry: str, name: str) -> None:
+    assert not _says_more(entry, name)
+    assert _says_more(f"blue {entry}", name)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("cape", "cap"),
+        ("princess", "princes"),
+        ("university", "universe"),
+        ("string", "sting"),
+        ("seed", "sea"),
+        ("king", "kin"),
+        ("glass", "glove"),
+        ("longsleeve", "long sleeve"),
+    ],
+)
+def test_words_of_other_meanings_say_more(entry: str, name: str) -> None:
+    assert _says_more(entry, name)
+    assert _says_more(name, entry)
+
+
+def named(*names: str, groups: Sequence[int] | None = None) -> list[ConceptName]:
+    return [
+        ConceptName(
+            concept=concept, name=name, score=0.5, margin=0.1, alternatives=(), status="named",
+            group=groups[concept] if groups else 0,
+        )
+        for concept, name in enumerate(names)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "bases"),
+    [
+        (["dog", "dog (white dog)", "dog (sled)"], ["dog"] * 3),
+        (["dog (white dog)", "dog (sled)", "dog (sled)"], ["dog"] * 3),
+        (["puppy (white)", "puppy", "dog"], ["puppy", "puppy", "dog"]),
+        (["crane (bird)", "crane (bird)"], ["crane (bird)"] * 2),
+        (["crane (bird)", "heron"], ["crane (bird)", "heron"]),
+        (["crane (bird)", "crane (bird) (white)"], ["crane (bird)"] * 2),
+        (["crane (bird) (sea)", "crane (bird) (white)"], ["crane (bird)"] * 2),
+        (["(bird)", "a (b) c"], ["(bird)", "a (b) c"]),
+    ],
+)
+def test_base_names_leave_the_detail_out(names: list[str], bases: list[str]) -> None:
+    assert base_names(named(*names)) == bases
+
+
+def test_base_names_of_other_groups_do_not_count() -> None:
+    names = named("crane (bird)", "crane (machine)", groups=[0, 1])
+    assert base_names(names) == ["crane (bird)", "crane (machine)"]
+
+
+def test_base_names_undo_what_naming_adds(rng: np.random.Generator) -> None:
+    """Names of random directions, among entries with brackets of their own."""
+    entries = ["dog", "white dog", "dog (pet)", "dog sled", "crane (bird)", "white crane (bird)"]
+    options = {"centring": "none", "false_name_rate": None, "back_off": 0.4}
+    for _ in range(6):
+        vocabulary = make_vocabulary(entries, rng.normal(size=(6, 4)) * 0.5 + 1.0)
+        rows = torch.from_numpy(rng.normal(size=(12, 4)) * 0.5 + 1.0).float()
+        plain = assign_names(rows, vocabulary, config=NamingConfig(**options, distinguish=False))
+        found = assign_names(rows, vocabulary, config=NamingConfig(**options))
+        assert base_names(found) == [name.name for name in plain]

@@ -1,7 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
-from dncbm.types import ConceptName
-from pipelines.report_parts import guessed, naming_rows
+from dncbm.predictor import Predictor
+from dncbm.types import ConceptName, Contribution, Prediction
+from pipelines.quickstart import explain_samples
+from pipelines.report_parts import _sample_explanations, _with_guesses, guessed, naming_rows
+from tests.api.test_real_model import write_model
 
 NAMED = ConceptName(
     concept=7, name="cap", score=0.4, margin=0.1, alternatives=(("hat", 0.3),), status="named",
@@ -16,6 +21,37 @@ def test_an_unnamed_concept_is_shown_with_its_best_word_as_a_question() -> None:
     assert (
         guessed(replace(NAMED, name="concept 7", status="unnamed", alternatives=())) == "concept 7"
     )
+
+
+def test_only_concepts_that_stand_alone_are_guessed() -> None:
+    unnamed = replace(NAMED, concept=1, name="concept 1", status="unnamed")
+    names = [replace(NAMED, concept=0, name="cap (red cap)"), unnamed, NAMED]
+    parts = [
+        Contribution(concept=c, name=n, code=1.0, weight=1.0, contribution=1.0, concepts=some)
+        for c, n, some in [(0, "cap", (0, 2)), (1, "concept 1", ()), (0, "cap (red cap)", ())]
+    ]
+    predictor = SimpleNamespace(dictionary=SimpleNamespace(names=names))
+    prediction = Prediction(
+        class_name="Hat", class_index=0, probability=0.9, logit=3.5, bias=0.25, remainder=0.25,
+        contributions=tuple(parts),
+    )  # fmt: skip
+    shown = _with_guesses(predictor, prediction).contributions
+    assert [part.name for part in shown] == ["cap", "concept 1 (hat?)", "cap (red cap)"]
+    assert [part.concepts for part in shown] == [(0, 2), (), ()]
+
+
+def test_sample_photos_are_explained_by_name(tmp_path: Path) -> None:
+    made = Predictor.load(write_model(tmp_path), device="cpu")
+    names = [replace(name, group=0) for name in made.dictionary.names]
+    dictionary = replace(made.dictionary, names=names)
+    predictor = Predictor(encoder=made.encoder, sae=made.sae, dictionary=dictionary, cbm=made.cbm)
+    for shown in _sample_explanations(predictor):
+        (part,) = shown.prediction.contributions
+        assert len(part.concepts) > 1
+        parts = shown.prediction.bias + part.contribution + shown.prediction.remainder
+        assert parts == shown.prediction.logit
+    for sample in explain_samples(predictor):
+        assert len(sample["contributions"]) == 1
 
 
 def test_naming_rows_tell_precision_and_hubs_where_they_are_known() -> None:

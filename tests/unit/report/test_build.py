@@ -140,6 +140,19 @@ def test_bars_follow_the_contributions(html: str) -> None:
         assert float(width) == pytest.approx(50 * abs(value) / largest(values), abs=0.01)
 
 
+def test_concepts_of_one_name_are_told_by_their_numbers() -> None:
+    part = Contribution(
+        concept=3, name="dress", code=2.0, weight=0.5, contribution=1.0, concepts=(3, 70, 1)
+    )
+    shown = replace(sample(gallery=5).explanations[0], prediction=replace(prediction(0),
+                    contributions=(part,)))  # fmt: skip
+    html = render(replace(sample(gallery=5), explanations=(shown,)), {})
+    check(html)
+    row = html[html.index(">dress ") :].split('<span class="track">')[0]
+    assert re.findall(r"#(\d+)<", row) == ["3", "70", "1"]
+    assert re.findall(r'href="#concept-(\d+)"', row) == ["3", "1"]  # the gallery ends before 70
+
+
 def test_empty_data_leaves_sections_out(tmp_path: Path) -> None:
     html = build_report(tiny(), tmp_path / "report").read_text()
     check(html)
