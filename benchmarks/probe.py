@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from matplotlib.ticker import NullLocator
 from threadpoolctl import threadpool_limits
 
 from benchmarks._harness import Peer, Row, finish, parser, peer
@@ -201,7 +202,7 @@ def curve(options: argparse.Namespace) -> None:
             problem, necs = pose(sized)
             run = ours(problem)
             rows.append({"axis": axis, "size": size, "processor_s": run.processor_s,
-                         "targets": len(necs), "peak_mb": _peak_mb()})  # fmt: skip
+                         "targets": len(necs), "peak_mb_so_far": _peak_mb()})  # fmt: skip
             print(rows[-1], flush=True)
     finish("probe_curve", rows, {}, options, draw=lambda figure: _draw(figure, rows))
 
@@ -210,8 +211,12 @@ def _draw(figure: Any, rows: Sequence[Row]) -> None:
     for axes, axis in zip(figure.subplots(1, 2, sharey=True), ("rows", "concepts"), strict=True):
         chosen = [row for row in rows if row["axis"] == axis]
         axes.loglog([r["size"] for r in chosen], [r["processor_s"] for r in chosen], "o-")
+        axes.set_xticks([r["size"] for r in chosen], [str(r["size"]) for r in chosen])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(axis)
         axes.grid(visible=True, which="both", alpha=0.3)
+    seconds = [row["processor_s"] for row in rows]
+    figure.axes[0].set_ylim(min(seconds) / 3, max(seconds) * 3)  # at least a decade: no false hills
     figure.axes[0].set_ylabel("processor seconds, path of six penalties")
 
 

@@ -13,6 +13,7 @@ from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import load_embeddings
 from dncbm.errors import InvalidInput
 from dncbm.predictor import Predictor
+from dncbm.probe.decisions import LISTED, ShortDecisions, plain, short_decisions
 from dncbm.probe.matrix import Codes
 from dncbm.probe.metrics import accuracy, per_class_accuracy, probe_logits
 from dncbm.probe.store import Cbm, load_cbm
@@ -93,6 +94,7 @@ def _score(cbm: Cbm, codes: Codes, labels: np.ndarray) -> dict[str, Any]:
     heads = {"dncbm": cbm.probe, **{f"nec{n}": cbm.nec_probes[n] for n in sorted(cbm.nec_probes)}}
     logits = {name: probe_logits(head, codes) for name, head in heads.items()}
     per_class = per_class_accuracy(logits["dncbm"], labels)
+    short = {name: short_decisions(head, codes, labels) for name, head in heads.items()}
     return {
         "images": len(labels),
         "accuracy": {name: accuracy(values, labels) for name, values in logits.items()},
@@ -101,4 +103,14 @@ def _score(cbm: Cbm, codes: Codes, labels: np.ndarray) -> dict[str, Any]:
             for name, share in zip(cbm.classes, per_class, strict=True)
             if not np.isnan(share)
         },
+        f"agreement_of_{LISTED}": {name: rows[LISTED].agreement for name, rows in short.items()},
+        "short_decisions": _rows(short),
     }
+
+
+def _rows(short: dict[str, dict[int, ShortDecisions]]) -> list[dict[str, Any]]:
+    return [
+        {"head": name, "top": int(top), **measures}
+        for name, found in short.items()
+        for top, measures in plain(found).items()
+    ]

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.predictor import Predictor
+from dncbm.probe.decisions import LISTED
 from dncbm.probe.metrics import class_mean_codes, top_class_concepts
 from dncbm.report.data import (
     AccuracyRow,
@@ -45,12 +46,13 @@ def accuracy_rows(predictor: Predictor, total: int) -> list[AccuracyRow]:
     for key, value in test_accuracy(predictor.cbm).items():
         if value is None:
             continue
-        used = metrics["nec"].get("dense" if key == "dncbm" else key)
+        head = "dense" if key == "dncbm" else key
+        used = metrics["nec"].get(head)
         name, note = _BASELINES[key] if key in _BASELINES else _head_title(key, used)
         rows.append(
             AccuracyRow(
                 name=name,
-                note=note,
+                note="; ".join(filter(None, (note, short_note(metrics, head)))),
                 correct=round(value * total),
                 total=total,
                 effective_concepts=used,
@@ -67,6 +69,14 @@ def _head_title(key: str, used: float | None) -> tuple[str, str]:
     fewer = used is not None and used < 0.95 * allowed
     note = f"the best such head uses {used:.3g}" if fewer else ""
     return f"DN-CBM, ≤ {allowed} concepts per class", note
+
+
+def short_note(metrics: dict[str, Any], head: str) -> str:
+    """How often the listed contributions alone decide as all do; empty where not measured."""
+    found = metrics.get("short_decisions", {}).get(head, {}).get(str(LISTED))
+    if found is None:
+        return ""
+    return f"the {LISTED} largest contributions alone decide the same in {found['agreement']:.0%}"
 
 
 def nec_curve(predictor: Predictor) -> list[tuple[float, float]]:

@@ -22,6 +22,8 @@ _INNER = 0.3
 _LEAST_DECREASE = 1e-3
 """Relative decrease of the objective in one round, per square of the tolerance (the gap shrinks
 with the square of the violations), below which nothing is left to gain."""
+_LEAST_BOUND = 0.5
+"""Share of the penalty below which the slope of a weight at zero never makes it a candidate."""
 _LEAST_FLOAT32_GOAL = 3e-6
 """Derivatives are known to about 1e-7 in float32; a smaller goal takes float64."""
 
@@ -156,8 +158,13 @@ def working_type(goal: float) -> str:
 
 
 def _strong_bound(start: Solution, net: Net) -> float:
+    """The slope from which a weight may leave zero.
+
+    The rule is for short steps. Where the penalty falls to less than a half, it would let in all
+    weights, and blocks of all columns are what has to be avoided; those missed are found later.
+    """
     previous = start.penalty if np.isfinite(start.penalty) else net.penalty
-    return net.l1_ratio * (2.0 * net.penalty - previous)
+    return net.l1_ratio * max(2.0 * net.penalty - previous, _LEAST_BOUND * net.penalty)
 
 
 def _violations(

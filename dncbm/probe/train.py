@@ -11,6 +11,7 @@ import numpy as np
 from dncbm.config import check_types
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.probe.adam import AdamConfig, fit_adam
+from dncbm.probe.decisions import plain, short_decisions
 from dncbm.probe.heads import nec_head
 from dncbm.probe.loss import Design
 from dncbm.probe.matrix import Codes, Labels
@@ -144,8 +145,9 @@ class TrainedProbe:
     """Divide logits by this before the softmax; keys `dense`, `nec5`, ..."""
     metrics: dict[str, Any]
     """`accuracy`, `balanced_accuracy`, `cross_entropy`, `ece`, `ece_calibrated` by split and
-    head; `nec`, `ncc`, `chosen` by head; `notes`. `ece_calibrated` is not given for the
-    validation split: the temperature was fitted on those rows, which makes it too good."""
+    head; `nec`, `ncc`, `chosen` by head; `short_decisions` by head and number of listed
+    contributions; `notes`. `ece_calibrated` is not given for the validation split: the
+    temperature was fitted on those rows, which makes it too good."""
     history: list[dict[str, float]]
     """One entry per point of the elastic-net path."""
 
@@ -339,6 +341,10 @@ def measure(heads: Mapping[str, Probe], splits: Splits) -> tuple[dict[str, Any],
     metrics["nec"] = {name: head.effective_concepts() for name, head in heads.items()}
     metrics["ncc"] = {
         name: contributing_concepts(head, judged.matrix) for name, head in heads.items()
+    }
+    metrics["short_decisions"] = {
+        name: plain(short_decisions(head, judged.matrix, judged.labels))
+        for name, head in heads.items()
     }
     return metrics, temperatures
 

@@ -139,6 +139,9 @@ def test_the_stages_one_by_one_give_the_same_model(finished, photos: Path, dncbm
     scored = dncbm("evaluate", model, "--json").json
     stored = load_manifest(out / "cbm").metrics["test_accuracy"]
     assert scored["accuracy"]["dncbm"] == pytest.approx(stored["dncbm"])
+    short = load_manifest(out / "cbm").metrics["short_decisions"]["dense"]["5"]
+    assert scored["agreement_of_5"]["dncbm"] == pytest.approx(short["agreement"])
+    assert {"head": "dncbm", "top": 5, **short} in scored["short_decisions"]
     fresh = dncbm("evaluate", model, "--data", photos / "test", "--json").json
     assert fresh["accuracy"] == pytest.approx(scored["accuracy"], abs=0.03)
 

@@ -165,3 +165,28 @@ def exact_groups(codes, weights, groups):
         some = sorted((one for one in some if one[0]), key=lambda one: (-abs(one[0]), one[1]))
         found[group] = (sum(product for product, _ in some), [concept for _, concept in some])
     return found
+
+
+def short_decision(codes, weights, bias, top):
+    """Class from each class's `top` largest contributions, and the share left out, one by one."""
+    logits, short, left = [], [], []
+    for k in range(len(bias)):
+        parts = [float(code) * float(weights[k, c]) for c, code in enumerate(codes)]
+        listed = sorted(parts, key=lambda part: -abs(part))[:top]
+        mass = sum(abs(part) for part in parts)
+        logits.append(bias[k] + sum(parts))
+        short.append(bias[k] + sum(listed))
+        left.append(1 - sum(abs(part) for part in listed) / mass if mass > 0 else 0.0)
+    full = logits.index(max(logits))
+    return short.index(max(short)), full, left[full]
+
+
+def logits_without(codes, weights, bias, removed, instead):
+    """Logits where removed concepts are at other values in every row, term by term."""
+    table = np.zeros((len(codes), len(bias)))
+    for i, row in enumerate(codes):
+        for k in range(len(bias)):
+            table[i, k] = float(bias[k])
+            for c, code in enumerate(row):
+                table[i, k] += weights[k, c] * (instead[c] if c in removed else code)
+    return table

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 from dncbm.predictor import Predictor
 from dncbm.types import ConceptName, Contribution, Prediction
 from pipelines.quickstart import explain_samples
-from pipelines.report_parts import _sample_explanations, _with_guesses, guessed, naming_rows
+from pipelines.report_parts import (
+    _sample_explanations,
+    _with_guesses,
+    guessed,
+    naming_rows,
+    short_note,
+)
 from tests.api.test_real_model import write_model
 
 NAMED = ConceptName(
@@ -72,3 +78,11 @@ def test_naming_rows_tell_precision_and_hubs_where_they_are_known() -> None:
     assert found["hubs"].value == "pup (12)"
     few = {row.name for row in naming_rows(metrics | {"trust": {"judged": 3}})}
     assert "precision" not in few
+
+
+def test_the_note_of_a_head_tells_how_far_the_listed_contributions_carry() -> None:
+    found = {"5": {"accuracy": 0.7, "agreement": 0.873, "remainder": 0.2}}
+    note = short_note({"short_decisions": {"nec10": found}}, "nec10")
+    assert note == "the 5 largest contributions alone decide the same in 87%"
+    assert short_note({"short_decisions": {"nec10": found}}, "dense") == ""
+    assert short_note({}, "dense") == ""

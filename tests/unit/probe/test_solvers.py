@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
 from dncbm.probe.loss import Design, kkt_violations, unscale
+from dncbm.probe.newton import Newton
 from dncbm.probe.solvers import (
     ElasticNet,
     SolverOptions,
@@ -77,6 +78,21 @@ def test_a_wide_jump_of_penalty_is_caught_by_the_check_over_all_concepts():
     # The strong rule assumes small steps; the check over all concepts makes up for a large one.
     second = solve_elastic_net(design, first, 0.7 * highest, 0.99, EXACT)
     assert second.violation <= 1e-8 * 0.7 * highest
+
+
+def test_a_wide_jump_of_penalty_does_not_put_all_concepts_to_work(monkeypatch):
+    design, _, _ = make_design(240)
+    net = ElasticNet(design, 0.99, SolverOptions())
+    start = net.solve(null_solution(design), 0.9 * design.max_penalty(0.99))
+    seen, real = [], Newton.descend
+
+    def descend(fit, used, *args, **options):
+        seen.append(sum(len(columns) for columns in used))
+        return real(fit, used, *args, **options)
+
+    monkeypatch.setattr(Newton, "descend", descend)
+    found = net.solve(start, 0.4 * design.max_penalty(0.99))
+    assert np.count_nonzero(found.weights) <= seen[0] < 0.7 * design.num_columns * 3
 
 
 def test_a_fit_that_goes_on_from_stored_weights_ends_the_same():
