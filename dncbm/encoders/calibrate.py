@@ -31,8 +31,9 @@ WORTH_SECONDS = 60.0
 """Shorter jobs are done before the calibration has paid for itself."""
 _GAIN = 1.05
 """What is less than this much faster than PyTorch is not worth another result."""
-_HOPELESS = 2.5
-"""Slower by this factor than the best in the warm-up: not timed again."""
+_HOPELESS = (2.5, 1.4, 1.4)
+"""Slower by this factor than the best so far: not timed in the next turn. One turn more cannot
+tell apart what is close while decoders of other jobs come and go."""
 _ENOUGH = 2.2
 """From this gain of bf16 on, float32 runtimes are not tried: their best was 2.1."""
 _ROUNDS = (
@@ -181,7 +182,8 @@ class _Trial:
                 self._try(name)
             if max(self._gains().values()) > _ENOUGH:
                 break
-        self._turn()
+        for factor in _HOPELESS:
+            self._turn(factor)
         figures = self.figures()
         gains = self._gains()
         best = max(gains, key=gains.__getitem__)
@@ -207,9 +209,9 @@ class _Trial:
             self._missing[name] = f"{type(error).__name__}: {first[:200]}"
             _log.warning("Backend %s cannot be used: %s", name, self._missing[name])
 
-    def _turn(self) -> None:
+    def _turn(self, factor: float) -> None:
         """Each backend once more that may still win."""
-        limit = _HOPELESS * min(self._seconds[name] for name in self._backends)
+        limit = factor * min(self._seconds[name] for name in self._backends)
         for name, backend in self._backends.items():
             if self._seconds[name] <= limit:
                 self._measure(name, backend)
