@@ -121,9 +121,12 @@ def _build(words: WordRows) -> Lists:
     chosen = torch.randperm(len(words), generator=torch.Generator().manual_seed(0))[:count].sort()
     leaders, precision = chosen.values, fast_products()
     heads = words.take(leaders).to(precision).T
-    nearest = [(block.to(precision) @ heads).max(dim=1).indices for _, block in words.blocks()]
+    nearest = torch.empty(len(words), dtype=torch.int64)
+    for start, block in words.blocks():
+        products = block.to(precision) @ heads
+        nearest[start : start + len(block)] = products.max(dim=1).indices
     # A word that equals an earlier leader leads nobody.
-    used, owners = torch.unique(torch.cat(nearest), return_inverse=True)
+    used, owners = torch.unique(nearest, return_inverse=True)
     return Lists(leaders[used], owners)
 
 
