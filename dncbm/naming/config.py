@@ -52,7 +52,7 @@ class NamingConfig:
     blocked_words: tuple[str, ...] = ()
     """Rules of the user besides the list that ships: `word`, `stem*`, `two words`."""
     index: str = "auto"
-    """`exact`, `approximate` (FAISS), or `auto`: exact up to some minutes of one core."""
+    """`exact`, `approximate` (lists that FAISS ranks), or `auto`: exact up to minutes of a core."""
     templates: tuple[str, ...] = ("{}",)
     """Prompts around each word, averaged. The paper, and this, embed the bare word."""
     proposer: str = ""

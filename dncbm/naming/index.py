@@ -13,14 +13,17 @@ from dncbm.naming.words import WordRows
 INDEX_KINDS = ("auto", "exact", "approximate")
 RECALL_SAMPLE = 512
 _EXACT_UP_TO = 3e10
-"""Concepts times words times width / 512: minutes of one core with bfloat16, ten or so without."""
+"""Concepts times words times width / 512: two to three minutes of one core with bfloat16."""
+_FEW_WORDS = 500_000
+"""Below, a search must look into so many lists that it takes as long as the exact one."""
 
 
 def index_kind(kind: str, concepts: int, words: int, width: int) -> str:
     """What `auto` stands for at this size; the other kinds stand for themselves."""
     if kind != "auto":
         return kind
-    return "exact" if concepts * words * width / 512 <= _EXACT_UP_TO else "approximate"
+    soon = words < _FEW_WORDS or concepts * words * width / 512 <= _EXACT_UP_TO
+    return "exact" if soon else "approximate"
 
 
 class WordIndex:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dncbm.errors import InvalidInput
+from dncbm.naming.exact import nearest_words
 from dncbm.naming.index import WordIndex
 from dncbm.types import ConceptName
 
@@ -53,7 +54,8 @@ def calibrated_threshold(
     """
     if not 0.0 < false_name_rate < 1.0:
         raise InvalidInput(f"false_name_rate is {false_name_rate}; it must lie between 0 and 1.")
-    scores, _ = index.search(null_directions(directions, count, seed=seed), 1)
+    # Meaningless directions are near to no list: only the exact search finds their best word.
+    scores, _ = nearest_words(index.words, null_directions(directions, count, seed=seed), 1)
     return float(np.quantile(scores[:, 0].double().numpy(), 1.0 - false_name_rate))
 
 

@@ -142,3 +142,16 @@ def average_precision(scores: list[float], present: list[bool]) -> float:
             above = [p for s, p in zip(scores, present, strict=True) if s >= score]
             total += sum(above) / len(above)
     return total / sum(present)
+
+
+def in_lists(
+    query: np.ndarray,
+    words: np.ndarray,
+    leaders: list[int],
+    owners: list[int],
+    probes: int,
+) -> list[tuple[int, float]]:
+    """(word, cosine) of the words whose leader is among the `probes` nearest, best first."""
+    order = ranking(query, words[leaders])[:probes]
+    looked = {entry for entry, _ in order}
+    return [(row, score) for row, score in ranking(query, words) if owners[row] in looked]

@@ -169,7 +169,7 @@ def test_bad_dictionaries(vocabulary: Vocabulary) -> None:
 
 def test_approximate_index_names_alike_and_tells_its_recall(rng: np.random.Generator) -> None:
     words = make_vocabulary([f"word {i}" for i in range(600)], rng.normal(size=(600, 12)))
-    rows = directions(rng, 40)
+    rows = directions(rng, 300)
     exact = name_dictionary(rows, words)
     near = name_dictionary(rows, words, config=NamingConfig(index="approximate"))
     assert exact.index_recall == 1.0

@@ -19,6 +19,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "_TILE", 7)
     monkeypatch.setattr(exact, "_REACH", 3)
     monkeypatch.setattr(exact, "_FOLD", 4)
+    monkeypatch.setattr(exact, "_SHAPES", 5)
     monkeypatch.setattr(exact, "_HELD", 16)
 
 
@@ -41,7 +42,7 @@ def test_no_word_outside_a_shortlist_exceeds_its_ceiling(
     words = words / words.norm(dim=1, keepdim=True)
     queries = unit(rng, 40, 32) + words[:40]
     queries = queries / queries.norm(dim=1, keepdim=True)
-    found = exact._shortlist(WordRows(words), queries, 4, precision)
+    found = exact._shortlist(exact.all_words(WordRows(words))(queries), queries, 4, precision)
     wrong = 0
     for query, rows, ceiling in zip(queries, found.rows.tolist(), found.ceiling, strict=True):
         scores = cosines(query.numpy(), words.numpy())

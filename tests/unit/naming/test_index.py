@@ -64,7 +64,9 @@ def test_bad_queries(rng: np.random.Generator) -> None:
 
 def test_auto_is_exact_until_it_takes_too_long() -> None:
     assert index_kind("auto", 8192, 20_000, 512) == "exact"
+    assert index_kind("auto", 16_384, 1_000_000, 512) == "exact"
     assert index_kind("auto", 65_536, 1_000_000, 512) == "approximate"
+    assert index_kind("auto", 1_000_000, 100_000, 512) == "exact"
     assert index_kind("exact", 65_536, 1_000_000, 512) == "exact"
     assert index_kind("approximate", 10, 10, 8) == "approximate"
 
