@@ -120,7 +120,7 @@ def measure(case: Case, rule: str, seed: int) -> Row:
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """Means over seeds and folds, and the range over seeds where there are no folds."""
+    """Means over seeds and folds."""
     lines = []
     for data, rule in dict.fromkeys((row["data"], row["rule"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["rule"]) == (data, rule)]

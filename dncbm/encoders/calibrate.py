@@ -211,8 +211,9 @@ class _Trial:
 
     def _turn(self, factor: float) -> None:
         """Each backend once more that may still win."""
-        limit = factor * min(self._seconds[name] for name in self._backends)
-        for name, backend in self._backends.items():
+        rivals = {n: b for n, b in self._backends.items() if self._refusal(n) is None}
+        limit = factor * min(self._seconds[name] for name in rivals)
+        for name, backend in rivals.items():
             if self._seconds[name] <= limit:
                 self._measure(name, backend)
 

@@ -77,10 +77,12 @@ def exchange(
     proposals = _proposals(model, seen, k)
     chance = torch.randn(_BLOCK, model.embed_dim, generator=generator).to(proposals)
     gains = gains_of(judged, proposals)
-    new = (proposals @ model.dictionary.T).amax(dim=1) <= KNOWN
+    known = [(some @ model.dictionary.T).amax(dim=1) for some in proposals.split(_BLOCK)]
+    new = torch.cat(known) <= KNOWN
     better = gains > gains_of(judged, functional.normalize(chance, dim=1)).max()
     concepts, places = match(judged.worth, gains * (new & better), proposals)
-    _place(model, concepts, proposals[places], seen)
+    if len(concepts):
+        _place(model, concepts, proposals[places], seen)
     return concepts
 
 
@@ -168,7 +170,8 @@ def gains_of(left: Unexplained, directions: Float[Tensor, "m d"]) -> Float[Tenso
     """What each direction, as a concept, would take off the squared error of all rows.
 
     In a row with residual r it has the code s = r . u; where s exceeds the entry e it takes the
-    place of that code, which saves s² - e².
+    place of that code, which saves s² - e². A newcomer's encoder row reads such codes only about
+    (`readers`), so right after an exchange the error may rise before steps bring it down.
     """
     found = []
     for block in directions.split(_BLOCK):
@@ -199,7 +202,8 @@ def match(
 
 def _of_concepts(model: SaeModel) -> list[nn.Parameter]:
     gates = model.activation.parameters() if isinstance(model.activation, nn.Module) else ()
-    return [model.dictionary, model.encoder_weight, model.encoder_bias, *gates]
+    of_each = [gate for gate in gates if gate.shape == (model.num_concepts,)]
+    return [model.dictionary, model.encoder_weight, model.encoder_bias, *of_each]
 
 
 def _place(

@@ -39,7 +39,10 @@ def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> Sae
             raise UnknownName("SAE setting", key, SaeConfig.__dataclass_fields__)
     fixed = {"embed_dim": embed_dim} | overrides
     concepts = int(fixed.get("num_concepts", concepts_for(embed_dim, num_rows, name)))
-    return SaeConfig(**{**PRESETS[name](embed_dim, num_rows, concepts), **fixed})
+    recipe = PRESETS[name](embed_dim, num_rows, concepts)
+    if fixed.get("archetypes") or fixed.get("activation") == "relu":
+        recipe["exchange"] = ()  # of free rows only, and not of codes that a penalty shrinks
+    return SaeConfig(**{**recipe, **fixed})
 
 
 def concepts_for(embed_dim: int, num_rows: int, name: str = "default") -> int:

@@ -53,7 +53,8 @@ class TrainingRun:
         self.total = config.total_steps(len(rows))
         self.per_epoch = config.steps_per_epoch(len(rows))
         self.schedule = _schedule(config, self.total)
-        self.exchanges = {round(share * self.total) for share in config.exchange}
+        steps = (round(share * self.total) for share in config.exchange)
+        self.exchanges = {step for step in steps if 0 < step < self.total}
         self.model = build_initial(rows, config, statistics).to(self.device).train()
         self.atoms = _atoms(self.model, rows, config)
         # Machines may round the first weights differently, and then stay apart for good.
@@ -204,9 +205,11 @@ class TrainingRun:
         stream = generator(self.config.seed, "exchange", self.step)
         changed = exchange(self.model, self.rows, k=self.config.k, generator=stream)
         self.rows_since_fired[changed] = 0
+        self.fired_in_window[changed] += 1  # or resampling would take them for dead
         self.newcomers[changed] = True
         # Machines may round differently and choose others.
-        same = (*self.model.state_dict().values(), self.rows_since_fired, self.newcomers)
+        counts = (self.rows_since_fired, self.fired_in_window, self.newcomers)
+        same = (*self.model.state_dict().values(), *counts)
         self.workers.share_first_(*same)
         _log.debug("step %d: %d concepts exchanged", self.step, len(changed))
 

@@ -11,8 +11,10 @@ from dncbm.sae.config import SaeConfig
 from dncbm.sae.exchange import Unexplained, exchange, gains_of, match, propose, readers, settle
 from dncbm.sae.gates import JumpReLU
 from dncbm.sae.model import SaeModel
+from dncbm.sae.presets import preset
 from dncbm.sae.rows import TensorRows, as_rows, input_statistics
 from dncbm.sae.run import TrainingRun
+from dncbm.sae.train import train_sae
 from dncbm.training.seeding import generator
 from tests.oracles import sae_exchange as oracle
 
@@ -187,10 +189,26 @@ def test_a_direction_that_a_concept_has_is_not_new() -> None:
     assert not len(exchange(model, TensorRows(rows), k=4, generator=generator(1, "test")))
 
 
-def test_rows_without_variance_are_no_error() -> None:
-    model = _model(TopK(2)).float()
-    exchange(model, TensorRows(torch.ones(40, WIDTH)), k=2, generator=generator(1, "t"))
-    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+@pytest.mark.parametrize("steps", [0, 1, 40])
+def test_rows_without_variance_and_few_steps_are_no_error(steps: int) -> None:
+    config = _config(init="tied", exchange=(0.01, 0.5, 0.99), max_steps=steps)
+    found = train_sae(torch.ones(2048, 32), config)
+    assert all(bool(torch.isfinite(value).all()) for value in found.model.state_dict().values())
+
+
+def test_no_exchange_before_the_first_step_or_after_the_last() -> None:
+    rows = as_rows(torch.randn(2048, 32, generator=torch.Generator().manual_seed(1)))
+    config = _config(exchange=(0.001, 0.5, 0.999))
+    run = TrainingRun(rows, config, input_statistics(rows), "cpu")
+    assert run.exchanges == {round(0.5 * run.total)}
+
+
+def test_presets_leave_out_exchanges_that_do_not_fit() -> None:
+    shape = {"embed_dim": 16, "num_rows": 4096, "num_concepts": 32}
+    assert preset("default", **shape).exchange
+    assert preset("default", **shape, archetypes=8).exchange == ()
+    assert preset("default", **shape, activation="relu").exchange == ()
+    assert preset("default", **shape, activation="relu", exchange=(0.5,)).exchange == (0.5,)
 
 
 def test_first_steps_of_newcomers_are_of_the_usual_size() -> None:
