@@ -118,7 +118,7 @@ def name_dictionary(  # noqa: PLR0913 - what is known of the concepts comes from
     space = NamingSpace(directions, lexicon.shown.mean)
     living = torch.ones(len(directions), dtype=torch.bool) if active is None else active
     index = _index(lexicon, vocabulary, directions, config, saved)
-    threshold = _threshold(directions[living], index, config)
+    threshold = _threshold(directions[living], index.words, config)
     nearest = index.search(directions, max(config.voters, config.alternatives + 1))
     nearest = without_hubs(lexicon.shown, directions[living], nearest, config.hubness)
     spoken = _spoken(lexicon, directions, nearest, config)
@@ -220,14 +220,14 @@ def _index(
     return index
 
 
-def _threshold(directions: Tensor, index: WordIndex, config: NamingConfig) -> float | None:
+def _threshold(directions: Tensor, words: WordRows, config: NamingConfig) -> float | None:
     if config.false_name_rate is None:
         return None
     if len(directions) == 0:
         return 1.0
     return calibrated_threshold(
         directions,
-        index,
+        words,
         false_name_rate=config.false_name_rate,
         count=config.null_directions,
         seed=config.seed,

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dncbm.errors import InvalidInput
 from dncbm.naming.exact import nearest_words
-from dncbm.naming.index import WordIndex
+from dncbm.naming.words import WordRows
 from dncbm.types import ConceptName
 
 NEAR_DUPLICATE = 0.98
@@ -41,7 +41,7 @@ def null_directions(
 
 def calibrated_threshold(
     directions: Float[Tensor, "c d"],
-    index: WordIndex,
+    words: WordRows,
     *,
     false_name_rate: float,
     count: int = 2000,
@@ -55,7 +55,7 @@ def calibrated_threshold(
     if not 0.0 < false_name_rate < 1.0:
         raise InvalidInput(f"false_name_rate is {false_name_rate}; it must lie between 0 and 1.")
     # Meaningless directions are near to no list: only the exact search finds their best word.
-    scores, _ = nearest_words(index.words, null_directions(directions, count, seed=seed), 1)
+    scores, _ = nearest_words(words, null_directions(directions, count, seed=seed), 1)
     return float(np.quantile(scores[:, 0].double().numpy(), 1.0 - false_name_rate))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.sae.activations import BatchTopK, TopK
+from dncbm.sae.gates import JumpReLU
 from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import EmbeddingRows
 
@@ -53,6 +54,8 @@ class Unexplained(NamedTuple):
     """Less their mean: what all rows lack is for the pre-bias to learn."""
     entry: Float[Tensor, "n"]
     """The code that a newcomer must exceed to be kept."""
+    displaced: Float[Tensor, "n"]
+    """The code that goes where one more is kept."""
     worth: Float[Tensor, "c"]
     """How much of the squared error of all rows each concept takes off, about."""
 
@@ -100,6 +103,8 @@ def settle(model: SaeModel, optimizer: torch.optim.Adam, newcomers: Int64[Tensor
         if parameter.grad is None:
             continue
         state, squares = optimizer.state[parameter], parameter.grad[newcomers].square()
+        # Adam divides by the share of a start at 0 that is still in all second moments.
+        squares *= 1.0 - optimizer.param_groups[0]["betas"][1] ** float(state["step"])
         own = squares.mean(dim=1, keepdim=True) if squares.dim() > 1 else squares
         usual = state["exp_avg_sq"][others].sum(dim=0) / others.sum().clamp(min=1)
         state["exp_avg"][newcomers] = 0.0
@@ -119,26 +124,29 @@ def unexplained(model: SaeModel, rows: EmbeddingRows, indices: Int64[Tensor, "n"
         inputs = model.standardize(rows.gather(some).to(model.input_mean.device))
         pre = model.pre_activations(inputs)
         codes = model.activation(pre)
-        entry, following = _bounds(model, pre)
+        entry, displaced, following = _bounds(model, pre)
         worth = (codes.square() - following.square()[:, None]) * (codes > 0)
-        rebuilt = model.decode_standardized(codes)
-        parts.append((inputs - model.pre_bias, inputs - rebuilt, entry, worth.sum(dim=0)))
+        left = inputs - model.decode_standardized(codes)
+        parts.append((inputs - model.pre_bias, left, entry, displaced, worth.sum(dim=0)))
     model.train(was_training)
-    inputs, residuals, entries = (torch.cat(part) for part in list(zip(*parts, strict=True))[:3])
-    worth = torch.stack([part[3] for part in parts]).sum(dim=0)
-    return Unexplained(inputs, residuals - residuals.mean(dim=0), entries, worth)
+    *by_row, worths = zip(*parts, strict=True)
+    inputs, residuals, entry, displaced = (torch.cat(part) for part in by_row)
+    worth = torch.stack(worths).sum(dim=0)
+    return Unexplained(inputs, residuals - residuals.mean(dim=0), entry, displaced, worth)
 
 
-def _bounds(model: SaeModel, pre: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:
-    """Per row the smallest code that stays, and the largest that would move up."""
-    activation = model.activation
+def _bounds(model: SaeModel, pre: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row what a code must exceed, what it displaces, and what would move up for one less."""
+    activation, none = model.activation, pre.new_zeros(len(pre))
     if isinstance(activation, TopK):
         largest = functional.pad(pre, (0, 1)).topk(activation.k + 1, dim=1).values.relu()
-        return largest[:, -2], largest[:, -1]
-    bound = pre.new_zeros(len(pre))
+        return largest[:, -2], largest[:, -2], largest[:, -1]
     if isinstance(activation, BatchTopK):
-        bound += activation.threshold.clamp(min=0)
-    return bound, bound
+        bound = none + activation.threshold.clamp(min=0)
+        return bound, bound, bound
+    if isinstance(activation, JumpReLU):  # newcomers get the mean gate, see `_place`
+        return none + activation.log_threshold.mean().exp(), none, none
+    return none, none, none
 
 
 def _proposals(model: SaeModel, left: Unexplained, k: int) -> Float[Tensor, "m d"]:
@@ -169,15 +177,16 @@ def propose(residuals: Float[Tensor, "n d"], count: int, over: int) -> Float[Ten
 def gains_of(left: Unexplained, directions: Float[Tensor, "m d"]) -> Float[Tensor, "m"]:
     """What each direction, as a concept, would take off the squared error of all rows.
 
-    In a row with residual r it has the code s = r . u; where s exceeds the entry e it takes the
-    place of that code, which saves s² - e². A newcomer's encoder row reads such codes only about
-    (`readers`), so right after an exchange the error may rise before steps bring it down.
+    In a row with residual r it has the code s = r . u; where s exceeds the entry and takes the
+    place of a code e, that saves s² - e². This is what the direction can do once its encoder row is
+    trained: the row it starts with (`readers`) reads such codes only about, and right after an
+    exchange the error rises before steps bring it down. Judged by that row, none would be let in.
     """
     found = []
     for block in directions.split(_BLOCK):
         scores = left.residuals @ block.T
-        saved = (scores.relu().square() - left.entry.square()[:, None]).relu()
-        found.append(saved.sum(dim=0))
+        saved = scores.square() - left.displaced.square()[:, None]
+        found.append((saved * (scores > left.entry[:, None])).sum(dim=0))
     return torch.cat(found)
 
 

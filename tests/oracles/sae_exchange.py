@@ -39,13 +39,15 @@ def proposals(residuals: np.ndarray, count: int, over: int, rounds: int) -> np.n
     return np.array(found)
 
 
-def gain(residuals: np.ndarray, entry: np.ndarray, direction: np.ndarray) -> float:
+def gain(
+    residuals: np.ndarray, entry: np.ndarray, displaced: np.ndarray, direction: np.ndarray
+) -> float:
     """Squared error that a direction takes off where its code exceeds the entry."""
     total = 0.0
-    for row, bound in zip(residuals, entry, strict=True):
+    for row, bound, lost in zip(residuals, entry, displaced, strict=True):
         score = float(row @ direction)
         if score > bound:
-            total += score**2 - bound**2
+            total += score**2 - lost**2
     return total
 
 

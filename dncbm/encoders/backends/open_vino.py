@@ -1,7 +1,6 @@
 """OpenVINO on the CPU, in float32 or with products in bfloat16."""
 
 import importlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,10 @@ def open_bfloat16(encoder: Encoder, streams: Streams) -> ImageBackend:
     return _open(encoder, "bf16", streams)
 
 
-@cache
-def _core() -> Any:
-    """The one core of this process.
-
-    Each core gives the thread that first uses it a signal stack of its own, and takes it away when
-    it ends: of two that overlap, the later one puts back the stack that the earlier one has freed,
-    and the next signal (a decoder that ends, say) kills the process.
-    """
-    return openvino.Core()
+# The one core of this process. Each core gives the thread that first uses it a signal stack of its
+# own, and takes it away when it ends: of two that overlap, the later one puts back the stack that
+# the earlier one has freed, and the next signal (a decoder that ends, say) kills the process.
+_core = openvino.Core()
 
 
 def _open(encoder: Encoder, precision: str, streams: Streams) -> ImageBackend:
@@ -55,7 +49,7 @@ def _open(encoder: Encoder, precision: str, streams: Streams) -> ImageBackend:
         # decoders need the cores too: the system shall move threads between them
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = _core().compile_model(graph, "CPU", settings)
+    compiled = _core.compile_model(graph, "CPU", settings)
 
     def embed(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         # a request of its own per call: requests are not safe to share between threads

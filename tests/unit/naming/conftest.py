@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dncbm.naming import exact
 from dncbm.naming.vocabulary import Vocabulary
 
 WORDS = ("dog", "cat", "red car", "tree", "striped shirt", "river", "lamp", "Eiffel Tower")
@@ -41,3 +42,19 @@ def make_vocabulary(words: Sequence[str], embeddings: Tensor | np.ndarray) -> Vo
 @pytest.fixture
 def vocabulary(rng: np.random.Generator) -> Vocabulary:
     return make_vocabulary([f"word {i}" for i in range(40)], rng.normal(size=(40, 12)) + 1.0)
+
+
+def unit(rng: np.random.Generator, rows: int, width: int) -> torch.Tensor:
+    values = torch.from_numpy(rng.normal(size=(rows, width)).astype(np.float32))
+    return values / values.norm(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exact search in so small pieces that every border is met."""
+    monkeypatch.setattr(exact, "BLOCK", 64)
+    monkeypatch.setattr(exact, "_TILE", 7)
+    monkeypatch.setattr(exact, "_REACH", 3)
+    monkeypatch.setattr(exact, "_FOLD", 4)
+    monkeypatch.setattr(exact, "_SHAPES", 5)
+    monkeypatch.setattr(exact, "_HELD", 16)

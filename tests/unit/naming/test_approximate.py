@@ -10,19 +10,13 @@ from dncbm.naming import approximate, exact
 from dncbm.naming.approximate import InvertedLists, Lists
 from dncbm.naming.exact import nearest_words
 from dncbm.naming.index import WordIndex
-from dncbm.naming.quality import calibrated_threshold
 from dncbm.naming.words import WordRows
 from tests.oracles.naming import in_lists, ranking
-from tests.unit.naming.test_exact import unit
+from tests.unit.naming.conftest import unit
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "BLOCK", 64)
-    monkeypatch.setattr(exact, "_TILE", 7)
-    monkeypatch.setattr(exact, "_REACH", 3)
-    monkeypatch.setattr(exact, "_FOLD", 4)
-    monkeypatch.setattr(exact, "_SHAPES", 5)
+def _small_pieces(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approximate, "BLOCK", 50)
     monkeypatch.setattr(approximate, "_PIECE", 16)
     monkeypatch.setattr(approximate, "_RANKED", 6)
@@ -119,17 +113,6 @@ def test_recall_is_that_of_the_oracle(rng: np.random.Generator) -> None:
     share = sum(map(len, hits)) / 180
     assert 0 < share < 1
     assert index.recall(queries, 3) == pytest.approx(share)
-
-
-def test_the_threshold_is_that_of_the_exact_search(rng: np.random.Generator) -> None:
-    words, concepts = WordRows(unit(rng, 500, 16)), unit(rng, 50, 16)
-    coarse = WordIndex(words, kind="approximate")
-    coarse._lists.probes = 1
-    limits = [
-        calibrated_threshold(concepts, index, false_name_rate=0.1, count=200)
-        for index in (coarse, WordIndex(words))
-    ]
-    assert limits[0] == limits[1]
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,9 @@ from dncbm.naming import exact
 from dncbm.naming.exact import candidate_scores, nearest_words
 from dncbm.naming.words import WordRows, mean_unit_word
 from tests.oracles.naming import centred, cosines, ranking
+from tests.unit.naming.conftest import unit
 
-
-def unit(rng: np.random.Generator, rows: int, width: int) -> torch.Tensor:
-    values = torch.from_numpy(rng.normal(size=(rows, width)).astype(np.float32))
-    return values / values.norm(dim=1, keepdim=True)
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "BLOCK", 64)
-    monkeypatch.setattr(exact, "_TILE", 7)
-    monkeypatch.setattr(exact, "_REACH", 3)
-    monkeypatch.setattr(exact, "_FOLD", 4)
-    monkeypatch.setattr(exact, "_SHAPES", 5)
-    monkeypatch.setattr(exact, "_HELD", 16)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.mark.parametrize("products", ["bfloat16", "float32"])

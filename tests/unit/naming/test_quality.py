@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from dncbm.errors import InvalidInput
-from dncbm.naming.index import WordIndex
 from dncbm.naming.quality import (
     calibrated_threshold,
     naming_metrics,
@@ -49,18 +48,14 @@ def test_null_directions_repeat_with_the_seed(rng: np.random.Generator) -> None:
 def test_threshold_agrees_with_the_oracle(rng: np.random.Generator) -> None:
     rows, words = unit(rng.normal(size=(20, 5))), unit(rng.normal(size=(30, 5)))
     for rate in (0.01, 0.05, 0.5):
-        found = calibrated_threshold(
-            rows, WordIndex(WordRows(words)), false_name_rate=rate, count=211, seed=7
-        )
+        found = calibrated_threshold(rows, WordRows(words), false_name_rate=rate, count=211, seed=7)
         null = null_directions(rows, 211, seed=7).numpy()
         assert found == pytest.approx(false_name_threshold(null, words.numpy(), rate), abs=1e-6)
 
 
 def test_threshold_lets_the_stated_share_of_fresh_nonsense_pass(rng: np.random.Generator) -> None:
     rows, words = unit(rng.normal(size=(60, 8))), unit(rng.normal(size=(50, 8)))
-    threshold = calibrated_threshold(
-        rows, WordIndex(WordRows(words)), false_name_rate=0.1, count=3000
-    )
+    threshold = calibrated_threshold(rows, WordRows(words), false_name_rate=0.1, count=3000)
     fresh = null_directions(rows, 3000, seed=99).numpy()
     passed = np.mean([max(cosines(row, words.numpy())) >= threshold for row in fresh[:600]])
     assert passed == pytest.approx(0.1, abs=0.04)
@@ -69,7 +64,7 @@ def test_threshold_lets_the_stated_share_of_fresh_nonsense_pass(rng: np.random.G
 def test_threshold_refuses_a_rate_out_of_range(rng: np.random.Generator) -> None:
     rows = unit(rng.normal(size=(5, 3)))
     with pytest.raises(InvalidInput, match=r"false_name_rate is 1.0; it must lie between"):
-        calibrated_threshold(rows, WordIndex(WordRows(rows)), false_name_rate=1.0)
+        calibrated_threshold(rows, WordRows(rows), false_name_rate=1.0)
 
 
 def test_near_duplicates_across_blocks(rng: np.random.Generator) -> None:

@@ -38,8 +38,9 @@ def _left(seed: int = 5) -> Unexplained:
     draw = torch.Generator().manual_seed(seed)
     inputs = torch.randn(ROWS, WIDTH, generator=draw, dtype=torch.float64) + 0.5
     residuals = torch.randn(ROWS, WIDTH, generator=draw, dtype=torch.float64)
-    entry = torch.rand(ROWS, generator=draw, dtype=torch.float64)
-    return Unexplained(inputs, residuals, entry, torch.zeros(CONCEPTS, dtype=torch.float64))
+    entry, displaced = torch.rand(2, ROWS, generator=draw, dtype=torch.float64)
+    worth = torch.zeros(CONCEPTS, dtype=torch.float64)
+    return Unexplained(inputs, residuals, entry, entry * displaced, worth)
 
 
 def _threshold(activation: BatchTopK) -> BatchTopK:
@@ -47,17 +48,30 @@ def _threshold(activation: BatchTopK) -> BatchTopK:
     return activation
 
 
+def _gates() -> JumpReLU:
+    activation = JumpReLU(CONCEPTS, bandwidth=0.1)
+    logarithms = torch.linspace(-3.0, 0.0, CONCEPTS).log_softmax(dim=0)
+    activation.log_threshold.data = logarithms.double()
+    return activation
+
+
 @pytest.mark.parametrize(
-    ("activation", "k", "threshold"),
+    ("activation", "k", "threshold", "entry"),
     [
-        (TopK(3), 3, 0.0),
-        (TopK(CONCEPTS), CONCEPTS, 0.0),
-        (_threshold(BatchTopK(2)), None, 0.3),
-        (ReLU(), None, 0.0),
+        (TopK(3), 3, 0.0, 0.0),
+        (TopK(CONCEPTS), CONCEPTS, 0.0, 0.0),
+        (_threshold(BatchTopK(2)), None, 0.3, 0.3),
+        (ReLU(), None, 0.0, 0.0),
+        # a gate keeps the newcomer out, but what enters displaces nothing
+        (_gates(), None, 0.0, float(_gates().log_threshold.detach().mean().exp())),
     ],
 )
 def test_what_is_left_over_is_the_oracles(
-    activation: object, k: int | None, threshold: float, monkeypatch: pytest.MonkeyPatch
+    activation: object,
+    k: int | None,
+    threshold: float,
+    entry: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_ENTRIES", 7 * CONCEPTS)  # several parts, the last one short
     model, rows = _model(activation), _rows()
@@ -72,7 +86,8 @@ def test_what_is_left_over_is_the_oracles(
     residuals = (x - output.reconstruction).numpy()
     assert not isinstance(activation, BatchTopK) or float(activation.seen) == 0
     np.testing.assert_allclose(found.worth, oracle.worths(pre, codes, k, threshold), atol=1e-6)
-    np.testing.assert_allclose(found.entry, oracle.entries(pre, k, threshold), atol=1e-7)
+    np.testing.assert_allclose(found.entry, oracle.entries(pre, k, entry), atol=1e-7)
+    np.testing.assert_allclose(found.displaced, oracle.entries(pre, k, threshold), atol=1e-7)
     np.testing.assert_allclose(found.residuals, residuals - residuals.mean(axis=0), atol=1e-12)
     np.testing.assert_allclose(found.inputs, x - model.pre_bias.detach(), atol=1e-12)
 
@@ -94,7 +109,7 @@ def test_gains_and_readers_are_the_oracles() -> None:
     weights, biases = readers(left, directions)
     plain = [part.numpy() for part in left]
     for place, direction in enumerate(directions.numpy()):
-        assert float(gains[place]) == pytest.approx(oracle.gain(plain[1], plain[2], direction))
+        assert float(gains[place]) == pytest.approx(oracle.gain(*plain[1:4], direction))
         row, bias = oracle.reader(plain[0], plain[1], plain[2], direction, module._RIDGE)
         np.testing.assert_allclose(weights[place], row, rtol=1e-9)
         assert float(biases[place]) == pytest.approx(bias)
@@ -212,6 +227,7 @@ def test_presets_leave_out_exchanges_that_do_not_fit() -> None:
 
 
 def test_first_steps_of_newcomers_are_of_the_usual_size() -> None:
+    """After two steps Adam divides by 1 - 0.999², so new moments hold that share too."""
     model = _model(JumpReLU(CONCEPTS, bandwidth=0.3))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(2):
@@ -231,7 +247,7 @@ def test_first_steps_of_newcomers_are_of_the_usual_size() -> None:
         assert torch.equal(state["exp_avg_sq"][others], moments[name][others])
         usual = moments[name][others].mean(dim=0)
         for concept in new.tolist():
-            own = gradient[concept].square().mean()
+            own = gradient[concept].square().mean() * (1 - 0.999**2)
             expected = torch.maximum(own, usual)
             torch.testing.assert_close(state["exp_avg_sq"][concept], expected.expand_as(usual))
 

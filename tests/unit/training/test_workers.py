@@ -29,7 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "concepts": {"activation": "batchtopk", "k": 3, "levels": (0.25, 1.0)},
     "rank": {"k": 4, "levels": (0.5, 1.0), "levels_by": "rank", "levels_weighting": "reverse"},
     "archetypal": {"k": 3, "archetypes": 8},
-    "renewed": {"k": 2, "exchange": (0.25, 0.75)},  # once before the stop, once after
+    "renewed": {"k": 2, "exchange": (0.5,)},  # just before the stop
 }
 DENSE = ("relu", "gated")
 """Recipes that are computed by dense products here; the others per active entry."""
@@ -56,6 +56,9 @@ def _run(recipe: str, workers: Workers) -> TrainingRun:
         run.atoms._points = run.atoms._points.double()
     if recipe == "relu":
         run.model.encoder_bias.data[:2] = -50.0  # dead, to be resampled
+    if recipe == "renewed":  # all dead and alike: what the rows show is new
+        run.model.encoder_bias.data[:] = -50.0
+        run.model.dictionary.data[:] = torch.eye(WIDTH)[0]
     return run
 
 
@@ -181,6 +184,8 @@ def test_several_workers_equal_one(recipe: str, folder: Path, one_path: None) ->
         assert sum(entry["resampled"] for entry in alone["history"]) > 0
     if recipe == "topk":
         assert sum(entry["auxiliary"] for entry in alone["history"]) > 0
+    if recipe == "renewed":
+        assert int((alone["tensors"]["encoder_bias"] > -40.0).sum()) == 1
     for size in (2, 3):
         _close(_results(folder, size)[recipe], alone)
 
