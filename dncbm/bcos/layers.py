@@ -154,20 +154,6 @@ def aligned(out: Tensor, lengths: Tensor, b: float | Tensor) -> Tensor:
     return out * ((held(out) / held(lengths)).abs() + _EPS_FACTOR) ** (b - 1)
 
 
-def encode_pixels(images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 6 h w"]:
-    """[r, g, b, 1-r, 1-g, 1-b] of images in [0, 1]: dark colours have length too.
-
-    Raises:
-        InvalidInput: not three channels.
-    """
-    if images.dim() < 3 or images.shape[-3] != 3:
-        raise InvalidInput(
-            f"Images have shape {tuple(images.shape)}; the rule is (..., 3, h, w) with colours "
-            "in [0, 1]. Convert them to RGB first."
-        )
-    return torch.cat([images, 1 - images], dim=-3)
-
-
 def _rows(weight: Tensor, unit_norm: bool) -> Tensor:
     if not unit_norm:
         return weight
