@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Kind = Literal["position", "bias"]
@@ -63,8 +64,12 @@ def added(value: Tensor, batch: Tensor, kind: Kind) -> Tensor:
         kind: what it is reported as.
     """
     terms = _terms.get()
-    if terms is None:
-        return value
+    return value if terms is None else _recorded(terms, value, batch, kind)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _recorded(terms: list[Term], value: Tensor, batch: Tensor, kind: Kind) -> Tensor:
+    """Outside of compiled graphs, which would hide how the copies came into the output."""
     copies = value.expand(len(batch), *value.shape)
     if not copies.requires_grad:
         copies.requires_grad_()
