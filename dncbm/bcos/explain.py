@@ -46,7 +46,7 @@ class Explanation(NamedTuple):
 
 def explain(
     model: nn.Module,
-    images: Float[Tensor, "n i h w"],
+    images: Tensor,
     targets: Targets | None = None,
     *,
     create_graph: bool = False,
@@ -58,7 +58,7 @@ def explain(
 
     Args:
         model: an `ImageModel` (then images have three channels) or a bare network, in eval mode.
-        images: what the model takes.
+        images: what the model takes, (n, i, h, w).
         targets: see `Targets`; by default the class with the largest output.
         create_graph: keep the graph of the result, so that a loss on it trains the model; the model
             may be in training mode then.

@@ -27,6 +27,9 @@ _EPS_SQUARES = 1e-6
 _EPS_LENGTH = 1e-12
 """Added to the length of a row, as in B-cos v2."""
 
+_CACHED = 1 << 18
+"""Numbers that are worked on at once where no gradients are needed."""
+
 Size = int | tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -144,14 +147,25 @@ def logit_bias(num_classes: int) -> float:
 
 
 def aligned(out: Tensor, lengths: Tensor, b: float | Tensor) -> Tensor:
-    """w·x times its factor (|w·x| / |x|)^(B-1), which explanation mode holds constant."""
-    if isinstance(b, Tensor):
-        return out * ((held(out) / held(lengths)).abs() + _EPS_FACTOR) ** (held(b) - 1)
-    if b == 1:
+    """w·x times its factor (|w·x| / |x|)^(B-1), which explanation mode holds constant.
+
+    Without gradients `out` itself is overwritten.
+    """
+    if not isinstance(b, Tensor) and b == 1:
         return out
-    if b == 2:
-        return out * (held(out).abs() / held(lengths))
-    return out * ((held(out) / held(lengths)).abs() + _EPS_FACTOR) ** (b - 1)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return out * _factor(held(out), held(lengths), held(b) if isinstance(b, Tensor) else b)
+    # a part at a time, which stays in the cache and needs no fresh memory
+    rows = max(_CACHED * len(out) // max(out.numel(), 1), 1)
+    for part, length in zip(out.split(rows), lengths.split(rows), strict=True):
+        part.mul_(_factor(part, length, b))
+    return out
+
+
+def _factor(out: Tensor, lengths: Tensor, b: float | Tensor) -> Tensor:
+    if not isinstance(b, Tensor) and b == 2:
+        return out.abs() / lengths
+    return ((out / lengths).abs() + _EPS_FACTOR) ** (b - 1)
 
 
 def _rows(weight: Tensor, unit_norm: bool) -> Tensor:

@@ -14,11 +14,11 @@ _TINY = 1e-12
 
 def rgba(
     inputs: Float[Tensor, "*n 6 h w"],
-    weights: Float[Tensor, "*n 6 h w"],
+    weights: Float[Tensor, "*m 6 h w"],
     *,
     smooth: int = SMOOTHING,
     percentile: float = PERCENTILE,
-) -> Float[Tensor, "*n h w 4"]:
+) -> Float[Tensor, "*m h w 4"]:
     """What the network looks for where it found it, in [0, 1] (B-cos v2, `gradient_to_image`).
 
     Colour is the share of each positive weight in its pair of channels; opacity is the length of
@@ -26,7 +26,7 @@ def rgba(
     target are transparent.
 
     Args:
-        inputs: the encoded images, [x, 1 - x] or [n, -n].
+        inputs: the encoded images, [x, 1 - x] or [n, -n]; axes before the last three broadcast.
         weights: W(x).
         smooth: side of the averaging window, odd; 0 or 1 leaves the opacity as it is.
         percentile: of the opacity, at and above which a pixel is opaque.
