@@ -192,7 +192,7 @@ from tests.unit.bcos.test_explain import _images, _network
 
 net, images = _network(), _images()
 expected = explain(net, images, 2)
-compiled = torch.compile(net, backend="eager")
+compiled = torch.compile(net, backend="aot_eager")
 compiled(images)
 for model in (compiled, nn.Sequential(compiled).eval()):
     for one, other in zip(explain(model, images, 2), expected, strict=True):
