@@ -75,7 +75,7 @@ def explain(
             inputs, network = network.encode(inputs), network.network
         inputs.requires_grad_()
         output = network(inputs)
-        values = _values(output, targets)
+        values = target_values(output, targets)
         found = [
             _row(values[:, t], inputs, terms, keep=create_graph or t + 1 < values.shape[1],
                  create_graph=create_graph)
@@ -85,6 +85,28 @@ def explain(
         maps = torch.einsum("nihw,ntihw->nthw", inputs, weights)
     result = Explanation(values, weights, maps, position, bias, inputs)
     return result if create_graph else Explanation(*(part.detach() for part in result))
+
+
+def target_values(output: Tensor, targets: Targets | None) -> Float[Tensor, "n t"]:
+    """What is to be explained, of a network's output.
+
+    Raises:
+        InvalidInput: a class that does not exist, or not one row per image.
+    """
+    if callable(targets):
+        values = targets(output)
+        if values.dim() != 2 or len(values) != len(output):
+            raise InvalidInput(
+                f"The target function gave shape {tuple(values.shape)} for {len(output)} images; "
+                "the rule is (n, t), one row per image."
+            )
+        return values
+    if output.dim() != 2:
+        raise InvalidInput(
+            f"The network's output has shape {tuple(output.shape)}, not (n, k). Give a target "
+            "function that makes (n, t) of it."
+        )
+    return output.gather(1, _classes(output, targets))
 
 
 def cosines(
@@ -119,23 +141,6 @@ def _row(
     if weights is None:
         weights = torch.zeros_like(inputs)
     return weights, sums["position"], sums["bias"]
-
-
-def _values(output: Tensor, targets: Targets | None) -> Tensor:
-    if callable(targets):
-        values = targets(output)
-        if values.dim() != 2 or len(values) != len(output):
-            raise InvalidInput(
-                f"The target function gave shape {tuple(values.shape)} for {len(output)} images; "
-                "the rule is (n, t), one row per image."
-            )
-        return values
-    if output.dim() != 2:
-        raise InvalidInput(
-            f"The network's output has shape {tuple(output.shape)}, not (n, k). Give a target "
-            "function that makes (n, t) of it."
-        )
-    return output.gather(1, _classes(output, targets))
 
 
 def _classes(output: Tensor, targets: int | Sequence[int] | Tensor | None) -> Tensor:
