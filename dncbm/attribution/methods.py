@@ -147,7 +147,8 @@ def _input_gradients(
     with torch.inference_mode(False), torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()
         values = target_values(forward(inputs), targets)
-        return inputs, _gradients(values, inputs, create_graph)
+        gradients = _gradients(values, inputs, create_graph)
+        return (inputs if create_graph else inputs.detach()), gradients
 
 
 def _layer_gradients(

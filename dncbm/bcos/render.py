@@ -45,20 +45,17 @@ def rgba(
     return picture.movedim(1, -1).reshape(*lead, *shape[1:], 4)
 
 
-def red_blue(
+def heat(
     maps: Float[Tensor, "*n h w"], *, percentile: float = PERCENTILE
-) -> UInt8[Tensor, "*n h w 3"]:
-    """Contributions in colour: red for, blue against, white for nothing.
+) -> Float[Tensor, "*n h w 4"]:
+    """Contributions as RGBA in [0, 1]: red for, blue against, the more opaque the more.
 
     Each map has its own symmetric scale, which ends at a percentile of the absolute values.
     """
-    flat = maps.abs().flatten(-2)
-    top = torch.quantile(flat, percentile / 100, dim=-1)[..., None, None].clamp_min(_TINY)
-    scaled = (maps / top).clamp(-1, 1)
-    faded = 1 - scaled.abs()
-    one = torch.ones_like(faded)
-    red, blue = torch.where(scaled < 0, faded, one), torch.where(scaled > 0, faded, one)
-    return (torch.stack([red, faded, blue], dim=-1) * 255).round().to(torch.uint8)
+    top = torch.quantile(maps.abs().flatten(-2), percentile / 100, dim=-1)[..., None, None]
+    scaled = (maps / top.clamp_min(_TINY)).clamp(-1, 1)
+    nothing = torch.zeros_like(scaled)
+    return torch.stack([(scaled > 0).to(maps), nothing, (scaled < 0).to(maps), scaled.abs()], -1)
 
 
 def on_white(picture: Float[Tensor, "*n h w 4"]) -> UInt8[Tensor, "*n h w 3"]:

@@ -100,8 +100,9 @@ def test_maps_train_all_weights(name: str) -> None:
 def test_nothing_is_left_behind() -> None:
     net, images = _network(), _images()
     with torch.inference_mode():
-        maps = methods.grad_cam(net, images, 0, layer=net[1])
-    assert not maps.requires_grad
+        for name in ("gradient", "input_x_gradient", "integrated_gradients", "grad_cam"):
+            options = {"layer": net[1]} if name == "grad_cam" else {}
+            assert not getattr(methods, name)(net, images, 0, **options).requires_grad
     assert not net[1]._forward_hooks
     assert all(parameter.grad is None for parameter in net.parameters())
 

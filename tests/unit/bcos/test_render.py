@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dncbm.bcos.render import on_white, red_blue, rgba
+from dncbm.bcos.render import heat, on_white, rgba
 from tests.oracles import bcos as oracle
 
 
@@ -28,6 +28,7 @@ def test_nothing_is_transparent() -> None:
 
 def test_contributions_are_red_for_and_blue_against() -> None:
     maps = torch.tensor([[[2.0, -1.0], [0.0, 1.0]]])
-    [picture] = red_blue(maps, percentile=100.0).tolist()
-    assert picture == [[[255, 0, 0], [128, 128, 255]], [[255, 255, 255], [255, 128, 128]]]
-    assert int(red_blue(torch.zeros(1, 2, 2)).min()) == 255
+    [picture] = heat(maps, percentile=100.0).tolist()
+    assert picture == [[[1, 0, 0, 1], [0, 0, 1, 0.5]], [[0, 0, 0, 0], [1, 0, 0, 0.5]]]
+    assert on_white(heat(maps, percentile=100.0))[0, 0].tolist() == [[255, 0, 0], [128, 128, 255]]
+    assert not heat(torch.zeros(1, 2, 2))[..., 3].any()
