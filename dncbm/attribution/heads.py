@@ -28,7 +28,7 @@ def concept_codes(model: SaeModel, concepts: Sequence[int]) -> Head:
     Raises:
         InvalidInput: a concept that does not exist.
     """
-    chosen = _existing(concepts, model.num_concepts, "Concept")
+    chosen = existing(concepts, model.num_concepts, "Concept")
 
     def codes(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n t"]:
         return _affine(lambda e, lengths: _codes(model, e, lengths)[:, chosen], embeddings)
@@ -42,7 +42,7 @@ def class_logits(model: SaeModel, probe: Probe, classes: Sequence[int]) -> Head:
     Raises:
         InvalidInput: a class that does not exist.
     """
-    chosen = _existing(classes, probe.num_classes, "Class")
+    chosen = existing(classes, probe.num_classes, "Class")
     weights, bias = probe.weights[chosen].T, probe.bias[chosen]
 
     def logits(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n t"]:
@@ -95,7 +95,12 @@ def _affine(of: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor) -> Tenso
     return linear + added_to_each((values - linear).detach(), "bias")
 
 
-def _existing(wanted: Sequence[int], count: int, what: str) -> list[int]:
+def existing(wanted: Sequence[int], count: int, what: str) -> list[int]:
+    """The wanted indices, if there are such.
+
+    Raises:
+        InvalidInput: none is wanted, or one does not exist.
+    """
     wrong = [index for index in wanted if not 0 <= index < count]
     if wrong or not len(wanted):
         raise InvalidInput(

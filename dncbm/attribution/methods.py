@@ -98,7 +98,7 @@ def grad_cam(
     Returns:
         Maps, upsampled bilinearly to the size of the images.
     """
-    maps, gradients = _layer_gradients(forward, images, targets, layer, create_graph)
+    maps, gradients = layer_gradients(forward, images, targets, layer, create_graph=create_graph)
     weights = gradients.mean(dim=(-2, -1))
     found = torch.einsum("ntc,ncyx->ntyx", weights, maps).relu()
     return functional.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=False)
@@ -113,7 +113,7 @@ def layer_cam(
     create_graph: bool = False,
 ) -> Maps:
     """As `grad_cam`, with the positive gradient at each place as its weight (Jiang et al. 2021)."""
-    maps, gradients = _layer_gradients(forward, images, targets, layer, create_graph)
+    maps, gradients = layer_gradients(forward, images, targets, layer, create_graph=create_graph)
     found = torch.einsum("ntcyx,ncyx->ntyx", gradients.relu(), maps).relu()
     return functional.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -151,13 +151,19 @@ def _input_gradients(
         return (inputs if create_graph else inputs.detach()), gradients
 
 
-def _layer_gradients(
+def layer_gradients(
     forward: nn.Module,
-    images: Tensor,
+    images: Float[Tensor, "n c h w"],
     targets: Targets | None,
     layer: nn.Module,
-    create_graph: bool,
-) -> tuple[Float[Tensor, "n c y x"], Float[Tensor, "n t c y x"]]:
+    *,
+    create_graph: bool = False,
+) -> tuple[Float[Tensor, "n d y x"], Float[Tensor, "n t d y x"]]:
+    """Output of a layer, and the gradient of each target with respect to it.
+
+    Raises:
+        InvalidInput: the layer is not called once, or its output is not (n, d, y, x).
+    """
     with torch.inference_mode(False), torch.enable_grad(), _output_of(layer) as seen:
         # a graph from the images, in case that no weight before the layer has gradients
         values = target_values(forward(images.detach().clone().requires_grad_()), targets)

@@ -74,15 +74,25 @@ def explain(
         if isinstance(network, ImageModel):
             inputs, network = network.encode(inputs), network.network
         inputs.requires_grad_()
-        output = network(inputs)
-        values = target_values(output, targets)
-        found = [
-            _row(values[:, t], inputs, terms, keep=create_graph or t + 1 < values.shape[1],
-                 create_graph=create_graph)
-            for t in range(values.shape[1])
-        ]  # fmt: skip
-        weights, position, bias = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
-        maps = torch.einsum("nihw,ntihw->nthw", inputs, weights)
+        values = target_values(network(inputs), targets)
+        return explanation_of(values, inputs, terms, create_graph=create_graph)
+
+
+def explanation_of(
+    values: Float[Tensor, "n t"],
+    inputs: Float[Tensor, "n i h w"],
+    terms: list[Term],
+    *,
+    create_graph: bool = False,
+) -> Explanation:
+    """Take values apart that were computed from `inputs` in explanation mode, with its terms."""
+    last = values.shape[1] - 1
+    found = [
+        _row(value, inputs, terms, keep=create_graph or t < last, create_graph=create_graph)
+        for t, value in enumerate(values.unbind(1))
+    ]
+    weights, position, bias = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
+    maps = torch.einsum("nihw,ntihw->nthw", inputs, weights)
     result = Explanation(values, weights, maps, position, bias, inputs)
     return result if create_graph else Explanation(*(part.detach() for part in result))
 
