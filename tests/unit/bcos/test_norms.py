@@ -111,6 +111,13 @@ def test_without_momentum_the_running_variance_is_the_mean(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", OF_BATCHES)
+def test_gradients_in_training_are_those_of_the_formula(make: Any) -> None:
+    norm, images = _with_affine(make(C)), _images().requires_grad_()
+    assert torch.autograd.gradcheck(norm, (images,))
+    assert torch.autograd.gradgradcheck(norm, (images,))
+
+
+@pytest.mark.parametrize("make", OF_BATCHES)
 def test_in_training_variances_are_held_in_the_mode_alone(make: Any) -> None:
     """Else the row of one image would hold pixels of the others."""
     norm, images = make(C).double(), _images().requires_grad_()
