@@ -27,8 +27,8 @@ from dncbm.contrastive.loss import (
     smoothed_cross_entropy,
     soft_label_loss,
 )
+from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
-from dncbm.training.loop import LoopConfig, Trainer
 from dncbm.training.precision import bfloat16_products
 
 LOGGER = logging.getLogger("mini.train")

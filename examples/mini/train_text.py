@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.contrastive.loss import cosine_loss, similarity_distillation_loss
+from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
-from dncbm.training.loop import LoopConfig, Trainer
 from dncbm.training.precision import bfloat16_products
 
 LOGGER = logging.getLogger("mini.train_text")

@@ -9,13 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
+from dncbm.errors import ArtifactMismatch, InvalidInput
 from dncbm.training import checkpoints, schedules, seeding
-from dncbm.training.clipping import clip_adaptively_
 
 LOGGER = logging.getLogger(__name__)
 
-CLIPPINGS = ("norm", "adaptive")
 LossFunction = Callable[[int, torch.Generator], Mapping[str, Tensor]]
 """Named losses (scalars; their sum is minimised) of a step, drawn with the given generator."""
 
@@ -35,11 +33,7 @@ class LoopConfig:
     weight_decay: float = 0.05
     """Decoupled decay of weights with two or more axes; biases and norms have none."""
     max_gradient_norm: float = 1.0
-    """Gradients are scaled down to this norm, with `clipping` by norm."""
-    clipping: str = "norm"
-    """`norm`, or `adaptive`: unit by unit, see `dncbm.training.clipping`."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Of Adam."""
+    """Gradients are scaled down to this norm."""
     average_decay: float = 0.999
     """Per-step decay of the running average of the weights, which is what gets evaluated."""
     log_every: int = 50
@@ -55,8 +49,6 @@ class LoopConfig:
                 "steps, log_every and checkpoint_every are at least 1, "
                 f"got {self.steps}, {self.log_every}, {self.checkpoint_every}."
             )
-        if self.clipping not in CLIPPINGS:
-            raise UnknownName("clipping", self.clipping, CLIPPINGS)
         if not 0 <= self.average_decay < 1:
             raise InvalidInput(f"average_decay lies in [0, 1), got {self.average_decay}.")
 
@@ -75,7 +67,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(module, config.weight_decay),
             lr=config.learning_rate,
-            betas=config.betas,
+            betas=(0.9, 0.98),
             fused=True,
         )
         self.average = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -111,25 +103,11 @@ class Trainer:
             group["lr"] = self._rate(self.step)
         losses = losses_of(self.step, seeding.generator(self.config.seed, "step", self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.stack(list(losses.values())).sum()
-        if not bool(torch.isfinite(total)):
-            raise InvalidInput(
-                f"Training diverged in step {self.step}: the loss is {float(total)}. Lower the "
-                f"learning rate (it is {self.config.learning_rate:g}), or look for images that "
-                "are not finite."
-            )
-        total.backward()
-        self._clip()
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
         self._update_average()
         return {name: value.item() for name, value in losses.items()}
-
-    def _clip(self) -> None:
-        if self.config.clipping == "adaptive":
-            clip_adaptively_(self.module.parameters())
-        else:
-            limit = self.config.max_gradient_norm
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit)
 
     @torch.no_grad()
     def _update_average(self) -> None:

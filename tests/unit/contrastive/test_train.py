@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.errors import ArtifactMismatch, InvalidInput
 from dncbm.training import checkpoints, seeding
-from dncbm.training.loop import LoopConfig, Trainer
 
 
 class _Stop(Exception):
