@@ -1,4 +1,4 @@
-"""What B-cos networks learn from: labels as independent yes-or-no questions, or a teacher's embeddings.
+"""What B-cos networks learn from: labels as yes-or-no questions each, or a teacher's embeddings.
 
 Letters: N images, K classes, D embedding width. All losses are in nats (cosine: without unit) and
 are means over N.

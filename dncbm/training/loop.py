@@ -130,7 +130,7 @@ class Trainer:
     def fit(
         self,
         losses_of: LossFunction,
-        on_checkpoint: Callable[[int], None] | None = None,
+        on_checkpoint: Callable[[int], Row | None] | None = None,
         *,
         on_step: Callable[[int], None] | None = None,
         progress: Progress = no_progress,
@@ -139,7 +139,8 @@ class Trainer:
 
         Args:
             losses_of: what to minimise.
-            on_checkpoint: called with the number of updates done, after each checkpoint.
+            on_checkpoint: called with the number of updates done, before each checkpoint; figures
+                that it returns become a row of the history.
             on_step: called with the step before each update, to set what changes with it.
             progress: told ``("train", updates done, config.steps)``.
 
@@ -162,9 +163,10 @@ class Trainer:
             if self._is_due(self.config.log_every):
                 self._log((self.step - first) / (time.monotonic() - began))
             if self._is_due(self.config.checkpoint_every):
+                figures = on_checkpoint(self.step) if on_checkpoint is not None else None
+                if figures is not None:
+                    self.history.append({"step": self.step, **figures})
                 self.save()
-                if on_checkpoint is not None:
-                    on_checkpoint(self.step)
             progress("train", self.step, self.config.steps)
         return self.history
 

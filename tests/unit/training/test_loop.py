@@ -107,7 +107,7 @@ def test_it_learns(tmp_path: Path) -> None:
     assert sum(seen[-20:]) < sum(seen[:20]) / 3
 
 
-def test_on_checkpoint_is_called_after_each_save(tmp_path: Path) -> None:
+def test_on_checkpoint_is_called_before_each_save(tmp_path: Path) -> None:
     """Every `checkpoint_every` steps and at the end."""
     steps: list[int] = []
     trainer = _trainer(tmp_path, steps=10)
@@ -178,6 +178,15 @@ def test_the_history_has_a_row_per_interval(tmp_path: Path) -> None:
         [sum(seen[:3]) / 3, sum(seen[3:6]) / 3, seen[6]]
     )
     assert rows[0]["learning_rate"] > rows[-1]["learning_rate"] > 0
+
+
+def test_figures_of_checkpoints_are_rows_and_are_resumed(tmp_path: Path) -> None:
+    """What was measured at a checkpoint is in it."""
+    trainer = _trainer(tmp_path, steps=8, log_every=8)
+    trainer.fit(_losses(trainer), lambda step: {"accuracy": step / 10})
+    again = _trainer(tmp_path, steps=8)
+    rows = again.fit(_losses(again))
+    assert [row.get("accuracy") for row in rows] == [0.4, None, 0.8]
 
 
 def test_callbacks_come_before_each_update_and_progress_after(tmp_path: Path) -> None:
