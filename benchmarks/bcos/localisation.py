@@ -1,6 +1,6 @@
 """The grid pointing game on the networks of `benchmarks.bcos.networks`.
 
-    python -m benchmarks.bcos.localisation RUN_DIR --json
+    python -m benchmarks.bcos.localisation RUN_DIR --data cifar10.zip --json
 
 Grids of 2 x 2 and 3 x 3 test photos of different classes, each network with those that it gets
 right with a probability above one half, most confident first. Inherent explanations of B-cos
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._harness import Row, finish, parser
-from benchmarks.bcos.networks import NAMES, Photos, trained
+from benchmarks.bcos.networks import NAMES, WEIGHTS, read_photos, trained
 from dncbm.attribution import methods
 from dncbm.attribution.localisation import Grids, grid_pg, make_grids
+from dncbm.bcos.train import Photos
 
 WINDOWS = (1, 3, 7)
 SIDES = (2, 3)
@@ -52,9 +53,8 @@ def grids_of(
     name: str, model: nn.Module, photos: Photos, side: int, options: argparse.Namespace
 ) -> Grids:
     """Pictures of what the network is sure of."""
-    prepare = NAMES[name].prepare
-    pixels, labels = photos.test
-    inputs = prepare(torch.from_numpy(pixels))
+    labels = photos.truth(photos.held_out)
+    inputs = NAMES[name].views.whole(photos.read(photos.held_out))
     logits = torch.cat([model(part) for part in inputs.split(250)])
     shares = logits.sigmoid() if name != "standard" else logits.softmax(dim=1)
     sure, predicted = shares.max(dim=1)
@@ -75,9 +75,9 @@ def scores(method: Method, grids: Grids) -> dict[int, Tensor]:
     return {window: torch.cat(parts) for window, parts in found.items()}
 
 
-def rows_of(name: str, photos: Photos, options: argparse.Namespace) -> list[Row]:
+def rows_of(name: str, photos: Photos, classes: int, options: argparse.Namespace) -> list[Row]:
     """Every method of one network on both grids."""
-    model = trained(name, photos, options.run_dir, options.seed)
+    model = trained(name, classes, options.run_dir, options.seed)
     rows: list[Row] = []
     for side in SIDES:
         grids = grids_of(name, model, photos, side, options)
@@ -111,16 +111,17 @@ def main() -> None:
     """Print the table and the ratios."""
     made = parser(__doc__)
     made.add_argument("run_dir", type=Path)
+    made.add_argument("--data", required=True, help="the photos of the runs")
     made.add_argument("--grids", type=int, default=250)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--threads", type=int, default=2)
     options = made.parse_args()
     torch.set_num_threads(options.threads)
-    photos = Photos(None, options.run_dir)
+    photos, classes = read_photos(options.data, options.run_dir)
     rows: list[Any] = []
     for name in NAMES:
-        if (options.run_dir / f"{name}-{options.seed}" / "run.safetensors").exists():
-            rows += rows_of(name, photos, options)
+        if (options.run_dir / f"{name}-{options.seed}" / WEIGHTS).exists():
+            rows += rows_of(name, photos, len(classes), options)
     finish("bcos_localisation", rows, ratios_of(rows), options)
 
 

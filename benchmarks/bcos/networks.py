@@ -19,61 +19,50 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks._harness import Row, finish, parser
 from dncbm.bcos import create_model
 from dncbm.bcos.convert import convert
 from dncbm.bcos.inputs import ImageModel
-from dncbm.bcos.train import Normalise, Run, TrainConfig, TrainingPhotos, train_classifier
-from dncbm.data.images import decode_image
+from dncbm.bcos.train import Photos, Run, TrainingConfig, train_classifier
+from dncbm.data.pixels import decoded
 from dncbm.data.sources import open_source
+from dncbm.data.views import Views
 
-WIDTH = 16
-SIZE: dict[str, Any] = {"small_inputs": True, "width": WIDTH}
-STATISTICS = Normalise(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
-CURVE, WEIGHTS = "curve.jsonl", "model.safetensors"
-
-
-class Photos:
-    """Bytes and classes of both splits, decoded once."""
-
-    def __init__(self, path: str | None, cache: Path) -> None:
-        file = cache / "photos.npz"
-        if not file.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            np.savez(file, **_decoded(str(path)))
-        with np.load(file) as stored:
-            found = {name: stored[name] for name in stored.files}
-        self.classes = tuple(found["classes"].tolist())
-        train = found["train"]
-        self.train = (found["pixels"][train], torch.from_numpy(found["labels"][train]))
-        self.test = (found["pixels"][~train], torch.from_numpy(found["labels"][~train]))
+SIZE = 32
+SMALL: dict[str, Any] = {"small_inputs": True, "width": 16}
+COLOURS = Views(size=SIZE, smallest=0.5)
+STATISTICS = Views(
+    size=SIZE, smallest=0.5, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)
+)  # fmt: skip
+HISTORY, WEIGHTS = "history.json", "model.safetensors"
 
 
-def _decoded(path: str) -> dict[str, Any]:
-    source = open_source(path)
-    classes = sorted({str(record.label) for record in source.records})
-    photos = [np.asarray(decode_image(source.read(i))) for i in range(len(source.records))]
-    return {
-        "pixels": np.stack(photos).transpose(0, 3, 1, 2),
-        "labels": np.array([classes.index(str(record.label)) for record in source.records]),
-        "train": np.array([record.split == "train" for record in source.records]),
-        "classes": np.array(classes),
-    }
+def read_photos(path: str, cache: Path) -> tuple[Photos, tuple[str, ...]]:
+    """Photos of both splits, decoded once, and the names of their classes."""
+    found = decoded(open_source(path), cache, size=SIZE)
+    classes = sorted({str(record.label) for record in found.records})
+    splits = np.array([record.split for record in found.records])
+    labels = np.array([classes.index(str(record.label)) for record in found.records])
+    parts = {name: np.flatnonzero(splits == name) for name in ("train", "test")}
+    photos = Photos(
+        images=found.images, train=parts["train"], held_out=parts["test"], labels=labels
+    )  # fmt: skip
+    return photos, tuple(classes)
 
 
 def _standard(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    return create_model("standard_resnet18", num_classes=classes, **SIZE)
+    return create_model("standard_resnet18", num_classes=classes, **SMALL)
 
 
 def _bcos(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    network = create_model("resnet18", num_classes=classes, **SIZE)
+    network = create_model("resnet18", num_classes=classes, **SMALL)
     return ImageModel(network, encoding="inverse")
 
 
 def _antialiased(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    network = create_model("resnet18", num_classes=classes, antialiased=True, **SIZE)
+    network = create_model("resnet18", num_classes=classes, antialiased=True, **SMALL)
     return ImageModel(network, encoding="inverse")
 
 
@@ -88,69 +77,54 @@ class Setup:
     """A network and how it is trained."""
 
     make: Callable[[int, Path, int], nn.Module]
-    prepare: Normalise
+    views: Views
     share: float = 1.0
     """Of the epochs."""
     settings: dict[str, Any]
 
 
-_V2 = {"learning_rate": 3e-3, "clipping": "adaptive", "loss": "bce"}
+_V2 = {"learning_rate": 3e-3, "loss": "uniform-off-label", "warmup": 0.04}
 _USUAL = {
-    "learning_rate": 2e-3, "clipping": "norm", "loss": "cross-entropy", "weight_decay": 0.05,
+    "learning_rate": 2e-3, "loss": "cross-entropy", "warmup": 0.04, "optimizer": "adamw",
+    "weight_decay": 0.05, "adaptive_clipping": None,
 }  # fmt: skip
 NAMES = {
-    "standard": Setup(make=_standard, prepare=STATISTICS, settings=_USUAL),
-    "bcos": Setup(make=_bcos, prepare=Normalise(), settings=_V2),
-    "bcos-antialiased": Setup(make=_antialiased, prepare=Normalise(), settings=_V2),
-    "converted": Setup(make=_converted, prepare=STATISTICS, share=0.25, settings=_V2),
+    "standard": Setup(make=_standard, views=STATISTICS, settings=_USUAL),
+    "bcos": Setup(make=_bcos, views=COLOURS, settings=_V2),
+    "bcos-antialiased": Setup(make=_antialiased, views=COLOURS, settings=_V2),
+    "converted": Setup(make=_converted, views=STATISTICS, share=0.25, settings=_V2),
 }
 
 
-def trained(name: str, photos: Photos, run_dir: Path, seed: int) -> nn.Module:
+def trained(name: str, classes: int, run_dir: Path, seed: int) -> nn.Module:
     """The network of a finished run."""
-    model = NAMES[name].make(len(photos.classes), run_dir, seed)
+    model = NAMES[name].make(classes, run_dir, seed)
     model.load_state_dict(load_file(run_dir / f"{name}-{seed}" / WEIGHTS))
     return model.eval()
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, photos: Photos, prepare: Callable[[Tensor], Tensor]) -> float:
-    """Share of the test photos that are classified rightly."""
-    was_training = model.training
-    model.eval()
-    pixels, labels = photos.test
-    right = sum(
-        int((model(prepare(torch.from_numpy(part))).argmax(1) == truth).sum())
-        for part, truth in zip(np.array_split(pixels, 40), np.array_split(labels, 40), strict=True)
-    )
-    model.train(was_training)
-    return right / len(labels)
-
-
-def train(name: str, photos: Photos, options: argparse.Namespace) -> None:
-    """One run; its curve and its weights are left in a folder of its own."""
+def train(name: str, photos: Photos, classes: int, options: argparse.Namespace) -> None:
+    """One run; its history and its weights are left in a folder of its own."""
     torch.manual_seed(options.seed)
     setup, folder = NAMES[name], options.out / f"{name}-{options.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    model = setup.make(len(photos.classes), options.out, options.seed)
-    pixels, labels = photos.train
-    config = TrainConfig(
-        epochs=round(setup.share * options.epochs), batch_size=128, shift=4, seed=options.seed,
-        checkpoint_every=len(pixels) // 128, **setup.settings,
+    model = setup.make(classes, options.out, options.seed)
+    per_epoch = len(photos.train) // 128
+    config = TrainingConfig(
+        epochs=setup.share * options.epochs, batch_size=128, seed=options.seed,
+        precision="float32", evaluate_every=per_epoch, **setup.settings,
     )  # fmt: skip
     start = time.process_time()
-
-    def watch(step: int) -> None:
-        found = accuracy(model, photos, setup.prepare)
-        row = {"run": name, "epoch": step // config.checkpoint_every, "accuracy": found}
-        row |= {"CPU s": round(time.process_time() - start, 1)}
-        with (folder / CURVE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
-
-    run = Run(checkpoint=folder / "run.safetensors", watch=watch)
-    data = TrainingPhotos(pixels=pixels, prepare=setup.prepare, labels=labels)
-    train_classifier(model, data, config, run)
+    run = Run(checkpoint=folder / "run.safetensors", purpose=f"{name} {options.epochs}")
+    history = train_classifier(model, photos, setup.views, config, run)
+    curve = [
+        {"epoch": row["step"] / per_epoch, "accuracy": row["held_out_accuracy"]}
+        for row in history
+        if "held_out_accuracy" in row
+    ]
+    result = {"run": name, "CPU s": round(time.process_time() - start, 1), "curve": curve}
+    (folder / HISTORY).write_text(json.dumps(result, indent=1) + "\n")
+    print(result, flush=True)
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
 
@@ -158,15 +132,15 @@ def train(name: str, photos: Photos, options: argparse.Namespace) -> None:
 def table(options: argparse.Namespace) -> None:
     """What the runs reached, and when the converted network was as good as B-cos from scratch."""
     curves: dict[str, list[Row]] = {}
+    rows: list[Row] = []
     for name in NAMES:
-        file = options.out / f"{name}-{options.seed}" / CURVE
+        file = options.out / f"{name}-{options.seed}" / HISTORY
         if file.exists():
-            curves[name] = [json.loads(line) for line in file.read_text().splitlines()]
-    rows = [
-        {"network": name, "epochs": curve[-1]["epoch"], "accuracy": curve[-1]["accuracy"]}
-        | {"best": max(row["accuracy"] for row in curve), "CPU s": curve[-1]["CPU s"]}
-        for name, curve in curves.items()
-    ]
+            found = json.loads(file.read_text())
+            curve = curves[name] = found["curve"]
+            row: Row = {"network": name, "epochs": curve[-1]["epoch"]}
+            row |= {"accuracy": curve[-1]["accuracy"], "CPU s": found["CPU s"]}
+            rows.append(row)
     final = {row["network"]: row["accuracy"] for row in rows}
     ratios: dict[str, float | None] = {}
     if {"bcos", "standard"} <= set(final):
@@ -193,7 +167,8 @@ def main() -> None:
         if name == "table":
             table(options)
         else:
-            train(name, Photos(options.data, options.out), options)
+            photos, classes = read_photos(options.data, options.out)
+            train(name, photos, len(classes), options)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Make an image-text encoder for one's own domain: contrastive losses and a small training loop."""
+"""Make an image-text encoder for one's own domain: losses for `dncbm.training.loop`."""

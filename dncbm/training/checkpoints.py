@@ -120,3 +120,17 @@ def restore_optimizer(
         ) from error
     for group, choices in zip(optimizer.param_groups, own, strict=True):
         group.update(choices)
+        for parameter in group["params"]:
+            _lay_out(optimizer.state[parameter], parameter)
+
+
+def _lay_out(state: dict[str, Any], parameter: Tensor) -> None:
+    """Give state the parameter's memory format: fused updates go through both as they lie.
+
+    A file holds packed rows, and PyTorch takes channels-last weights beside them for the same
+    order, which updates each weight with another one's state.
+    """
+    for field, value in state.items():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            laid = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+            state[field] = laid.copy_(value)

@@ -44,3 +44,10 @@ def product_dtype(name: str, device: torch.device | str) -> torch.dtype | None:
     if name == "bfloat16":
         _log.warning("%s has no bfloat16 products: float32 instead of bfloat16.", device)
     return None
+
+
+def products(name: str, device: torch.device | str) -> torch.autocast:
+    """A context in which products have the type that `product_dtype` says."""
+    dtype = product_dtype(name, device)
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

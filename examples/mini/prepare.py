@@ -22,7 +22,7 @@ from teachers import MobileNetV1
 from torch.nn import functional
 
 from dncbm.data.concept_world import render_scene
-from dncbm.training.precision import bfloat16_products
+from dncbm.training.precision import products
 
 LOGGER = logging.getLogger("mini.prepare")
 
@@ -77,7 +77,7 @@ def prepare_teacher(model: MobileNetV1, pixels: np.ndarray, cache: Path, name: s
         rows = slice(first, first + TEACHER_BATCH)
         x = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2).float()
         x = functional.interpolate(x, size=side, mode="bicubic").clamp(0, 255)
-        with bfloat16_products("cpu"):
+        with products("auto", "cpu"):
             feature, logit = model(x.to(memory_format=torch.channels_last))
         features[rows], logits[rows] = feature.half().numpy(), logit.half().numpy()
         if first % (TEACHER_BATCH * 200) == 0:

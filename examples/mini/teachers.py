@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dncbm.training.precision import bfloat16_products
+from dncbm.training.precision import products
 
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)  # of the 13 depthwise layers
 _KERAS_EPS = 1e-3
@@ -99,7 +99,7 @@ class SentenceTeacher:
                 max_length=48,
                 return_tensors="pt",
             )
-            with bfloat16_products("cpu"):
+            with products("auto", "cpu"):
                 hidden = self._model(**inputs).last_hidden_state.float()
             mask = inputs["attention_mask"][..., None].float()
             pooled = functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)

@@ -27,9 +27,9 @@ from dncbm.contrastive.loss import (
     smoothed_cross_entropy,
     soft_label_loss,
 )
-from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
-from dncbm.training.precision import bfloat16_products
+from dncbm.training.loop import LoopConfig, Trainer
+from dncbm.training.precision import products
 
 LOGGER = logging.getLogger("mini.train")
 
@@ -140,7 +140,7 @@ class Curriculum:
         rows = {n: batches.draw_rows(s, SHARES[n], draw) for n, s in self.sources.items()}
         chosen = [(self.sources[n], r, MIN_AREA.get(n, MIN_AREA_OTHERS)) for n, r in rows.items()]
         pixels = batches.augmented(chosen, self.side(step), draw)
-        with bfloat16_products("cpu"):
+        with products("auto", "cpu"):
             features = self.learner.visual.trunk(pixels)
             embeddings = self.learner.visual.head(features)
             guessed = self.learner.feature_head(features)
@@ -321,7 +321,7 @@ def main() -> None:
     trainer = Trainer(learner, config, arguments.cache / "image.safetensors")
 
     def report(step: int) -> None:
-        with watch.averaged(learner, trainer.average):
+        with trainer.averaged():
             LOGGER.info("step %d: %s", step, watch.accuracies(learner, curriculum))
 
     learner.train()

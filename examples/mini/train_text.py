@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.contrastive.loss import cosine_loss, similarity_distillation_loss
-from dncbm.contrastive.train import LoopConfig, Trainer
 from dncbm.training import seeding
-from dncbm.training.precision import bfloat16_products
+from dncbm.training.loop import LoopConfig, Trainer
+from dncbm.training.precision import products
 
 LOGGER = logging.getLogger("mini.train_text")
 BATCH = {"word": 448, "phrase": 96, "caption": 96, "clip": 128}
@@ -146,7 +146,7 @@ def step_losses(
     phrase, phrase_target = targets["phrase"].sample(BATCH["phrase"], draw)
     clip, clip_target = targets["clip"].sample(BATCH["clip"], draw)
     caption, caption_target = targets["caption"].sample(BATCH["caption"], draw)
-    with bfloat16_products("cpu"):
+    with products("auto", "cpu"):
         short = text_of(model, tokenizer, [*word, *phrase, *clip])
         long = text_of(model, tokenizer, caption)
         num_clip = len(clip)

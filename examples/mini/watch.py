@@ -1,34 +1,18 @@
 """Quick looks at a run on photos that do not teach: never a test photo of CIFAR or clothing."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import batches
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from dncbm.training.precision import bfloat16_products
+from dncbm.training.precision import products
 
 if TYPE_CHECKING:
     from train import Curriculum, ImageLearner
 
 SIDE = 96
-
-
-@contextmanager
-def averaged(module: nn.Module, average: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module in eval mode with its averaged weights; both restored behind it."""
-    own = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    was_training = module.training
-    module.load_state_dict(average)
-    module.eval()
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)
-        module.train(was_training)
 
 
 @torch.inference_mode()
@@ -39,7 +23,7 @@ def embed(learner: "ImageLearner", source: batches.Source, rows: Tensor) -> Tens
         pixels = batches.centre_crops(
             batches.pixels_of(source, chosen), source.aspect[chosen], SIDE
         )
-        with bfloat16_products("cpu"):
+        with products("auto", "cpu"):
             parts.append(learner.visual(batches.normalised(pixels)).float())
     return functional.normalize(torch.cat(parts), dim=1)
 

@@ -139,6 +139,29 @@ def test_a_restored_optimizer_goes_on_exactly(tmp_path: Path, kind: str) -> None
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
+def test_restored_state_lies_as_its_parameter_does(tmp_path: Path) -> None:
+    """Fused updates walk both in memory order: with another order weights get others' state."""
+
+    def updated(checkpoint: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=0.1, fused=True)
+        for step in range(2):
+            x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            layer(x).square().sum().backward()
+            if step and checkpoint:
+                tensors, state = checkpoints.flatten_optimizer(optimizer)
+                checkpoints.save_checkpoint(tmp_path / "run.safetensors", tensors, state)
+                saved = checkpoints.load_checkpoint(tmp_path / "run.safetensors")
+                assert saved is not None
+                checkpoints.restore_optimizer(optimizer, *saved)
+            optimizer.step()
+        return layer.weight.detach()
+
+    assert torch.equal(updated(True), updated(False))
+
+
 def test_flattened_state_is_plain_json() -> None:
     model, optimizer = _fresh("adamw")
     _train(model, optimizer, range(1))

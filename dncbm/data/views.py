@@ -1,0 +1,80 @@
+"""Batches of photos as a network sees them: a random crop each in training, whole otherwise."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from dncbm.errors import InvalidInput
+
+Boxes = Float[Tensor, "n 5"]
+"""Height, width (shares of the photo), centre (y, x from -1 to 1) and 1 or -1 if mirrored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views:
+    """Pixels of one size for a network, as shares of white or normalised."""
+
+    size: int
+    """Height and width."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Per channel; subtracted from shares of white."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Per channel; what remains is divided by it."""
+    smallest: float = 0.25
+    """Smallest share of a photo that a random crop shows."""
+    longest: float = 4 / 3
+    """Largest ratio of a crop's sides to each other."""
+    mirrored: bool = True
+    """Turn half of the random crops left to right."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.smallest <= 1 or self.longest < 1:
+            raise InvalidInput(
+                f"Views of size {self.size}, smallest {self.smallest}, longest {self.longest}; the "
+                "rule is a size of at least 1, a share in (0, 1] and a ratio of at least 1."
+            )
+
+    def draw(self, count: int, generator: torch.Generator) -> Boxes:
+        """Random crops: area and position even, the ratio of sides even in its logarithm.
+
+        Inception's crops (Szegedy et al. 2015), but a side that is too long is cut instead of
+        drawn again, so that a crop takes the same number of draws whatever they are.
+        """
+        u = torch.rand(5, count, generator=generator)
+        area = self.smallest + (1 - self.smallest) * u[0]
+        ratio = torch.exp((2 * u[1] - 1) * torch.log(torch.tensor(self.longest)))
+        height, width = (area / ratio).sqrt().clamp_max(1), (area * ratio).sqrt().clamp_max(1)
+        y, x = (1 - height) * (2 * u[2] - 1), (1 - width) * (2 * u[3] - 1)
+        turned = 1 - 2 * ((u[4] < 0.5) & self.mirrored).float()
+        return torch.stack([height, width, y, x, turned], dim=1)
+
+    def cropped(
+        self, photos: UInt8[Tensor, "n 3 h w"], boxes: Boxes
+    ) -> Float[Tensor, "n 3 size size"]:
+        """The crops, interpolated bilinearly; meant for crops that are enlarged, not shrunk."""
+        height, width, y, x, turned = boxes.to(photos.device).unbind(1)
+        zero = torch.zeros_like(y)
+        rows = torch.stack([width * turned, zero, x, zero, height, y], dim=1)
+        shape = [len(photos), 3, self.size, self.size]
+        grid = functional.affine_grid(rows.view(-1, 2, 3), shape, align_corners=False)
+        found = functional.grid_sample(
+            photos.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return self._normalised(found)
+
+    def whole(self, photos: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 size size"]:
+        """All of each photo."""
+        pixels = photos.float()
+        if pixels.shape[-2:] != (self.size, self.size):
+            pixels = functional.interpolate(
+                pixels, (self.size, self.size), mode="bilinear", antialias=True
+            )
+        return self._normalised(pixels)
+
+    def _normalised(self, levels: Tensor) -> Tensor:
+        mean = torch.tensor(self.mean, device=levels.device)[:, None, None]
+        std = torch.tensor(self.std, device=levels.device)[:, None, None]
+        return (levels / 255 - mean) / std
