@@ -83,7 +83,7 @@ class Setup:
     settings: dict[str, Any]
 
 
-_V2 = {"learning_rate": 3e-3, "loss": "uniform-off-label", "warmup": 0.04}
+_V2 = {"learning_rate": 1e-2, "loss": "uniform-off-label", "warmup": 0.04}
 _USUAL = {
     "learning_rate": 2e-3, "loss": "cross-entropy", "warmup": 0.04, "optimizer": "adamw",
     "weight_decay": 0.05, "adaptive_clipping": None,
