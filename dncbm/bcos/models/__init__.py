@@ -1,1 +1,1 @@
-"""Architectures of B-cos v2, by name."""
+"""Architectures of B-cos v2 by name, their heads and their weights."""

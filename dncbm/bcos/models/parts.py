@@ -3,22 +3,29 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.bcos.layers import BcosConv2d, BcosLinear
-from dncbm.bcos.norms import BatchNormUncentered2d, GroupNorm2d, LayerNorm, PositionNorm2d
+from dncbm.bcos.norms import (
+    AllNormUncentered2d,
+    BatchNormUncentered2d,
+    GroupNorm2d,
+    LayerNorm,
+    PositionNorm2d,
+)
 from dncbm.errors import InvalidInput, UnknownName
 
-Norm2d = Literal["batch", "position", "layer"]
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": BatchNormUncentered2d,
+    "all": AllNormUncentered2d,
     "position": PositionNorm2d,
+    "position_uncentred": partial(PositionNorm2d, centred=False),
     "layer": GroupNorm2d,
+    "layer_uncentred": partial(GroupNorm2d, centred=False),
 }
 
 
@@ -37,6 +44,12 @@ class Parts:
     """3 x 3 with stride 2, after a stem."""
     is_bcos: bool
 
+    def head(self, width: int, num_classes: int) -> nn.Module:
+        """The classifier of a CNN: a B-cos one sees places, an ordinary one their mean."""
+        if self.is_bcos:
+            return self.conv(width, num_classes, 1)
+        return self.linear(width, num_classes)
+
 
 def bcos_parts(
     *, b: float = 2.0, max_out: int = 1, norm: str = "batch", eps: float = 1e-5,
@@ -47,96 +60,134 @@ def bcos_parts(
     Args:
         b: exponent B.
         max_out: units per output.
-        norm: `batch` (uncentred), `position` or `layer` (centred).
+        norm: one of `NORMS`.
         eps: of the norms of maps.
-        antialiased: strides are taken after a low-pass, see `Antialiased`.
+        antialiased: strides are taken by `halved`.
 
     Raises:
         UnknownName: another norm.
     """
     if norm not in NORMS:
         raise UnknownName("norm", norm, NORMS)
-    conv: Callable[..., nn.Module] = partial(BcosConv2d, b=b, max_out=max_out)
-    pool: Callable[[], nn.Module] = partial(nn.AvgPool2d, 3, stride=2, padding=1)
+    strided = AntialiasedBcosConv2d if antialiased else BcosConv2d
     return Parts(
-        conv=partial(_antialiased, conv) if antialiased else conv,
+        conv=partial(_conv, BcosConv2d, strided, b=b, max_out=max_out),
         linear=partial(BcosLinear, b=b, max_out=max_out),
         norm2d=partial(NORMS[norm], eps=eps),
         norm=LayerNorm,
         activation=nn.Identity,
-        pool=partial(LowPass, 2) if antialiased else pool,
+        pool=Halved if antialiased else partial(nn.AvgPool2d, 3, stride=2, padding=1),
         is_bcos=True,
     )
 
 
-def standard_parts() -> Parts:
-    """Those of the ordinary twin."""
+def standard_parts(*, antialiased: bool = False) -> Parts:
+    """Those of the ordinary twin of a CNN."""
     return Parts(
-        conv=partial(nn.Conv2d, bias=False),
+        conv=partial(_conv, nn.Conv2d, AntialiasedConv2d if antialiased else nn.Conv2d, bias=False),
         linear=nn.Linear,
         norm2d=nn.BatchNorm2d,
         norm=nn.LayerNorm,
         activation=partial(nn.ReLU, inplace=True),
-        pool=partial(nn.MaxPool2d, 3, stride=2, padding=1),
+        pool=partial(_max_then_half if antialiased else nn.MaxPool2d, 3, stride=2, padding=1),
         is_bcos=False,
     )
 
 
-class LowPass(nn.Module):
-    """Binomial 3 x 3 filter with a stride: what lies between its places is not lost.
+def standard_vit_parts(*, antialiased: bool = False) -> Parts:
+    """Those of the ordinary vision transformers of B-cos v2."""
+    return Parts(
+        conv=partial(_conv, nn.Conv2d, AntialiasedConv2d if antialiased else nn.Conv2d),
+        linear=nn.Linear,
+        norm2d=partial(nn.GroupNorm, 1),
+        norm=nn.LayerNorm,
+        activation=nn.GELU,
+        pool=nn.Identity,
+        is_bcos=False,
+    )
+
+
+def halved(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c y x"]:
+    """Every second place of the maps after a binomial low-pass, (1 2 1)/4 along each axis.
 
     Strides without it leave grids in explanations, since some pixels take part in more places
     than their neighbours (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again").
+    Beyond the border lies nothing, so that pixels there take part as much as others do.
     """
+    # (1 2 1) is (1 1) of (1 1)
+    return functional.avg_pool2d(functional.avg_pool2d(x, 2, stride=1, padding=1), 2)
 
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
+
+class Halved(nn.Module):
+    """`halved` in place of a pool with stride 2."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c y x"]:
-        """Filtered and thinned out; borders are repeated."""
-        line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
-        kernel = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
-        padded = functional.pad(x, (1, 1, 1, 1), mode="replicate")
-        return functional.conv2d(padded, kernel, stride=self.stride, groups=x.shape[1])
+        """Filtered and thinned out."""
+        return halved(x)
 
 
-class Antialiased(nn.Module):
-    """A convolution whose stride is taken by a low-pass after it; keys are the convolution's."""
+class _Antialiased(nn.Module):
+    """A convolution of stride 2 whose stride is taken by `halved`; its keys stay as they are."""
 
-    def __init__(self, conv: nn.Module, stride: int) -> None:
+    def __init__(self, *arguments: Any, stride: int, **settings: Any) -> None:
+        super().__init__(*arguments, stride=1, **settings)
+        conv: Any = getattr(self, "linear", self)
+        if stride != 2 or any(side % 2 == 0 for side in conv.kernel_size):
+            raise InvalidInput(
+                f"A convolution with kernel {conv.kernel_size} and stride {stride} has no "
+                "anti-aliased form; the rule is an odd kernel and stride 2. Leave out "
+                "antialiased=True, or take a ResNet, DenseNet or ViT-C."
+            )
+        self.is_pointwise = conv.kernel_size == (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Before kernels of one pixel (which costs a quarter), after others."""
+        found: Tensor = super().forward(halved(x) if self.is_pointwise else x)
+        return found if self.is_pointwise else halved(found)
+
+
+class AntialiasedBcosConv2d(_Antialiased, BcosConv2d):
+    """B-cos, with a low-pass for its stride."""
+
+
+class AntialiasedConv2d(_Antialiased, nn.Conv2d):
+    """Ordinary, with a low-pass for its stride."""
+
+
+def _conv(
+    plain: Callable[..., nn.Module], strided: Callable[..., nn.Module], *arguments: int,
+    stride: int = 1, **settings: Any,
+) -> nn.Module:  # fmt: skip
+    """`strided` where there is a stride."""
+    kind = plain if stride == 1 else strided
+    return kind(*arguments, stride=stride, **settings)
+
+
+def _max_then_half(size: int, *, stride: int, padding: int) -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(size, stride=1, padding=padding), Halved())
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a branch out for a share of the images in training (Huang et al. 2016)."""
+
+    def __init__(self, share: float) -> None:
         super().__init__()
-        self.linear = conv.linear
-        self.__dict__["conv"] = conv  # no second set of keys
-        self.low_pass = LowPass(stride)
+        if not 0 <= share < 1:
+            raise InvalidInput(f"stochastic_depth is {share}; the rule is 0 to below 1.")
+        self.share = share
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d y x"]:
-        """At stride 1, then filtered and thinned out."""
-        found: Tensor = self.low_pass(self.__dict__["conv"](x))
-        return found
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Nothing or 1 / (1 - share) times x for each image."""
+        if not self.training or self.share == 0:
+            return x
+        kept = x.new_empty(len(x), 1, 1, 1).bernoulli_(1 - self.share)
+        return x * kept.div_(1 - self.share)
 
-
-def _antialiased(
-    conv: Callable[..., nn.Module], *arguments: int, stride: int = 1, **settings: object
-) -> nn.Module:
-    if stride == 1:
-        return conv(*arguments, **settings)
-    return Antialiased(conv(*arguments, stride=1, **settings), stride)
+    def extra_repr(self) -> str:
+        """For `print(model)`."""
+        return f"{self.share:g}"
 
 
-def check_channels(x: Tensor, channels: int) -> None:
-    """Refuse images of another number of channels.
-
-    Raises:
-        InvalidInput: with the shape, the rule and what to do.
-    """
-    if x.dim() != 4 or x.shape[1] != channels:
-        encode = (
-            " Encode three colours by `dncbm.bcos.inputs.inverse`, or wrap the network in an "
-            "ImageModel."
-            if channels == 6
-            else ""
-        )
-        raise InvalidInput(
-            f"Images have shape {tuple(x.shape)}; the rule is (n, {channels}, h, w).{encode}"
-        )
+def rising(share: float, blocks: int) -> list[float]:
+    """Stochastic depth of each block: from 0 at the first to `share` at the last."""
+    return [share * block / max(blocks - 1, 1) for block in range(blocks)]
