@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dncbm.data.sources import open_source
-    from dncbm.encoders.clip import load_encoder
-    from dncbm.predictor import Predictor
+    from dncbm.predictor import Predictor, load_encoder
     from dncbm.probe.estimator import ConceptBottleneckClassifier
     from dncbm.sae.estimator import SparseAutoencoder
 
@@ -34,7 +33,7 @@ _LAZY = {
     "ConceptBottleneckClassifier": "dncbm.probe.estimator",
     "Predictor": "dncbm.predictor",
     "SparseAutoencoder": "dncbm.sae.estimator",
-    "load_encoder": "dncbm.encoders.clip",
+    "load_encoder": "dncbm.predictor",
     "open_source": "dncbm.data.sources",
 }
 

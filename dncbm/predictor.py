@@ -10,8 +10,10 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, inference_mode
 
-from dncbm.artifacts import require_input
-from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.artifacts import MANIFEST, fingerprint, require_input
+from dncbm.bcos.store import blueprint_of, load_bcos
+from dncbm.encoders import clip
+from dncbm.encoders.clip import Encoder
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
 from dncbm.naming.mates import base_names
@@ -24,6 +26,43 @@ from dncbm.types import Contribution, ListedBy, Prediction
 logger = logging.getLogger(__name__)
 
 _LISTED_BY = get_args(ListedBy)
+
+
+def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """The encoder that `spec` names, B-cosified ones included.
+
+    Args:
+        spec: `bcos:DIR` for what `dncbm bcosify` wrote (the texts are those of the encoder that
+            it was made of, which must still be there), else what
+            `dncbm.encoders.clip.load_encoder` takes.
+        device: see there.
+        precision: see there.
+
+    Raises:
+        ArtifactError: no such directory, or damaged.
+        ArtifactMismatch: the encoder that it was made of has changed.
+        UnknownName, InvalidInput, Unavailable: see `dncbm.encoders.clip.load_encoder`.
+    """
+    scheme, _, folder = spec.partition(":")
+    if scheme != BCOS or not folder:
+        return clip.load_encoder(spec, device=device, precision=precision)
+    path = Path(folder).expanduser()
+    path = path if (path / MANIFEST).is_file() else path / BCOS
+    blueprint = blueprint_of(path)
+    if blueprint.family != "encoder":
+        raise InvalidInput(f"{path} is a classifier, not an image-text encoder.")
+    base = clip.load_encoder(blueprint.name, device=device, precision=precision)
+    tower = load_bcos(path, original=base.image_tower())
+    require_input(
+        tower.manifest, "model", base.fingerprint,
+        artifact=str(path), remedy=f"Put back the {blueprint.name} that it was made of.",
+    )  # fmt: skip
+    mark = fingerprint([tower.manifest.fingerprint, base.fingerprint])
+    return base.with_image_tower(tower.network, spec=spec, fingerprint=mark)
+
+
+BCOS = "bcos"
+"""Scheme of B-cosified encoders, and the artifact's name within a model directory."""
 
 
 @final
@@ -78,11 +117,11 @@ class Predictor:
             "sae": sae.manifest.fingerprint,
             "dictionary": dictionary.manifest.fingerprint,
         }
-        for role, fingerprint in found.items():
+        for role, actual in found.items():
             require_input(
                 cbm.manifest,
                 role,
-                fingerprint,
+                actual,
                 artifact=str(root / "cbm"),
                 remedy=f"Use the {role} it was made with, or run `dncbm bottleneck` again.",
             )

@@ -80,6 +80,30 @@ class Encoder:
             return self._model.visual
         return _ImageTower(self._model)
 
+    def with_image_tower(self, tower: nn.Module, *, spec: str, fingerprint: str) -> "Encoder":
+        """The encoder with another image tower; texts, pixels and precision are the same.
+
+        Args:
+            tower: the same pixels into the same space, such as a B-cosified copy.
+            spec: how `load_encoder` would be asked for the result.
+            fingerprint: of this encoder and the tower.
+
+        Raises:
+            InvalidInput: this encoder's image embedding is more than its tower's output.
+        """
+        if not isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
+            raise InvalidInput(
+                f"The encoder {self.spec!r} is a {type(self._model).__name__}, whose image tower "
+                "cannot be exchanged. Take a CLIP model: two towers and a cosine."
+            )
+        model = copy.copy(self._model)
+        model._modules = {**self._model._modules, "visual": tower}
+        open_clip.set_model_preprocess_cfg(model, dict(self.preprocess_config))
+        return Encoder(
+            spec, model, self._tokenizer,
+            fingerprint=fingerprint, device=self.device, precision=self.precision,
+        )  # fmt: skip
+
     def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Raw embeddings of RGB images, float32 on the CPU."""
         parts = [torch.zeros(0, self.embed_dim)]
