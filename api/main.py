@@ -8,7 +8,7 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
-from api.routes import dictionaries, health, models, pages, predictions
+from api.routes import dictionaries, explanations, health, models, pages, predictions
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
@@ -54,7 +54,7 @@ def _add_routes(app: FastAPI) -> None:
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
-    for room in (predictions, models, dictionaries):
+    for room in (predictions, explanations, models, dictionaries):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)

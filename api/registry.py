@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from api.catalogue import ConceptCatalogue
 from dncbm.artifacts import slug
 from dncbm.errors import InvalidInput, UnknownName
-from dncbm.types import Prediction
+from dncbm.types import Attribution, Prediction
 
 
 class ServedPredictor(Protocol):
@@ -41,6 +42,23 @@ class ServedPredictor(Protocol):
         by: str = "concept",
     ) -> list[list[Prediction]]:
         """Per image its top classes, best first."""
+        ...
+
+    def explain(
+        self,
+        images: Sequence[Image.Image],
+        *,
+        classes: Sequence[int | str] = (),
+        concepts: Sequence[int | str] = (),
+        texts: Sequence[str] = (),
+        top: int = 3,
+        nec: int | None = None,
+    ) -> list[list[Attribution]]:
+        """Per image the maps of what is asked for."""
+        ...
+
+    def seen(self, image: Image.Image) -> np.ndarray:
+        """The part of an image that the encoder sees, uint8 (h, w, 3)."""
         ...
 
     def search(self, text: str, *, limit: int) -> list[tuple[int, float]]:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dncbm.types import ConceptStatus, Contribution, Prediction
+from dncbm.types import ConceptStatus, Contribution, Prediction, TargetKind
 
 Sort = Literal["concept", "density", "score", "margin", "mean_code", "max_code"]
 Order = Literal["asc", "desc"]
@@ -111,6 +111,40 @@ class PredictAnswer(_Schema):
 
     model: str
     predictions: list[ImagePrediction]
+
+
+class AttributionOut(_Schema):
+    """Where in a photo one target comes from."""
+
+    kind: TargetKind = Field(description="Logit of a class, code of a concept, cosine of a text.")
+    name: str
+    index: int | None = Field(description="Of the class or the concept.")
+    value: float
+    position: float | None = Field(description="What positions add; null post hoc.")
+    bias: float | None = Field(description="What does not depend on the photo; null post hoc.")
+    method: str = Field(examples=["bcos", "grad_cam"])
+    exact: bool = Field(description="Whether the map, `position` and `bias` sum to `value`.")
+    heat: str = Field(description="PNG as data address, RGBA: red for, blue against.")
+    picture: str | None = Field(
+        description="PNG as data address, RGBA: what the encoder looks for, where it found it; "
+        "null post hoc."
+    )
+    map: list[list[float]] | None = Field(description="Rows of pixels, if `arrays` was set.")
+
+
+class ImageExplanation(_Schema):
+    """The maps of one photo; all have the size of `seen`."""
+
+    image: str = Field(description="File name as sent.", examples=["photo.jpg"])
+    seen: str = Field(description="PNG as data address: the part that the encoder sees.")
+    attributions: list[AttributionOut]
+
+
+class ExplainAnswer(_Schema):
+    """One entry per image, in the order of the upload."""
+
+    model: str
+    explanations: list[ImageExplanation]
 
 
 class Page(_Schema):

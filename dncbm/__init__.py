@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dncbm.data.sources import open_source
-    from dncbm.predictor import Predictor, load_encoder
+    from dncbm.encoders.clip import load_encoder
+    from dncbm.predictor import Predictor
     from dncbm.probe.estimator import ConceptBottleneckClassifier
     from dncbm.sae.estimator import SparseAutoencoder
 
@@ -33,7 +34,7 @@ _LAZY = {
     "ConceptBottleneckClassifier": "dncbm.probe.estimator",
     "Predictor": "dncbm.predictor",
     "SparseAutoencoder": "dncbm.sae.estimator",
-    "load_encoder": "dncbm.predictor",
+    "load_encoder": "dncbm.encoders.clip",
     "open_source": "dncbm.data.sources",
 }
 

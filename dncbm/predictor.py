@@ -2,18 +2,19 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL.Image import Image
 from torch import Tensor, inference_mode
 
-from dncbm.artifacts import MANIFEST, fingerprint, require_input
-from dncbm.bcos.store import blueprint_of, load_bcos
-from dncbm.encoders import clip
-from dncbm.encoders.clip import Encoder
+from dncbm.artifacts import require_input
+from dncbm.attribution.heads import Head, class_logits, concept_codes, text_cosines, together
+from dncbm.attribution.pixels import EXACT, PixelMaps, pixel_maps
+from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
 from dncbm.naming.mates import base_names
@@ -21,48 +22,18 @@ from dncbm.probe.model import LogitAccount
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
-from dncbm.types import Contribution, ListedBy, Prediction
+from dncbm.types import Attribution, Contribution, ListedBy, Prediction, TargetKind
 
 logger = logging.getLogger(__name__)
 
 _LISTED_BY = get_args(ListedBy)
 
 
-def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "auto") -> Encoder:
-    """The encoder that `spec` names, B-cosified ones included.
-
-    Args:
-        spec: `bcos:DIR` for what `dncbm bcosify` wrote (the texts are those of the encoder that
-            it was made of, which must still be there), else what
-            `dncbm.encoders.clip.load_encoder` takes.
-        device: see there.
-        precision: see there.
-
-    Raises:
-        ArtifactError: no such directory, or damaged.
-        ArtifactMismatch: the encoder that it was made of has changed.
-        UnknownName, InvalidInput, Unavailable: see `dncbm.encoders.clip.load_encoder`.
-    """
-    scheme, _, folder = spec.partition(":")
-    if scheme != BCOS or not folder:
-        return clip.load_encoder(spec, device=device, precision=precision)
-    path = Path(folder).expanduser()
-    path = path if (path / MANIFEST).is_file() else path / BCOS
-    blueprint = blueprint_of(path)
-    if blueprint.family != "encoder":
-        raise InvalidInput(f"{path} is a classifier, not an image-text encoder.")
-    base = clip.load_encoder(blueprint.name, device=device, precision=precision)
-    tower = load_bcos(path, original=base.image_tower())
-    require_input(
-        tower.manifest, "model", base.fingerprint,
-        artifact=str(path), remedy=f"Put back the {blueprint.name} that it was made of.",
-    )  # fmt: skip
-    mark = fingerprint([tower.manifest.fingerprint, base.fingerprint])
-    return base.with_image_tower(tower.network, spec=spec, fingerprint=mark)
-
-
-BCOS = "bcos"
-"""Scheme of B-cosified encoders, and the artifact's name within a model directory."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    kind: TargetKind
+    name: str
+    index: int | None
 
 
 @final
@@ -117,11 +88,11 @@ class Predictor:
             "sae": sae.manifest.fingerprint,
             "dictionary": dictionary.manifest.fingerprint,
         }
-        for role, actual in found.items():
+        for role, fingerprint in found.items():
             require_input(
                 cbm.manifest,
                 role,
-                actual,
+                fingerprint,
                 artifact=str(root / "cbm"),
                 remedy=f"Use the {role} it was made with, or run `dncbm bottleneck` again.",
             )
@@ -237,6 +208,80 @@ class Predictor:
         same = all(self.dictionary.names[concept].name == first for concept in concepts)
         return first if same else self._base_names[concepts[0]]
 
+    def explain(
+        self,
+        images: Sequence[Image],
+        *,
+        classes: Sequence[int | str] = (),
+        concepts: Sequence[int | str] = (),
+        texts: Sequence[str] = (),
+        top: int = 3,
+        nec: int | None = None,
+    ) -> list[list[Attribution]]:
+        """Where in each image classes, concepts and texts come from.
+
+        Exact for a B-cos encoder, post hoc for any other (`Attribution.exact`). Where nothing is
+        asked for: the predicted class and its `top` concepts.
+
+        Args:
+            images: RGB images; explained as the encoder sees them, resized and cropped.
+            classes: indices or names; their logits.
+            concepts: indices or names; their codes. A name stands for all concepts that have it.
+            texts: their cosines with the image.
+            top: concepts where nothing is asked for.
+            nec: use the head with this number of effective concepts per class.
+
+        Raises:
+            InvalidInput: no image, or an index that does not exist.
+            UnknownName: a class or a concept of no such name.
+        """
+        if not len(images):
+            raise InvalidInput("No image was given. Give at least one.")
+        if classes or concepts or texts:
+            wanted = self._wanted(classes, concepts, texts)
+            return [self._explained(image, wanted, nec) for image in images]
+        best = self.predict(images, top_contributions=top, nec=nec)
+        return [
+            self._explained(image, self._wanted([p.class_index], _listed(p), ()), nec)
+            for image, [p] in zip(images, best, strict=True)
+        ]
+
+    def _wanted(
+        self, classes: Sequence[int | str], concepts: Sequence[int | str], texts: Sequence[str]
+    ) -> list[_Target]:
+        names = [name.name for name in self.dictionary.names]
+        of_classes = _indices("class", classes, self.classes)
+        of_concepts = _indices("concept", concepts, names)
+        return [
+            *(_Target("class", self.classes[index], index) for index in of_classes),
+            *(_Target("concept", names[index], index) for index in of_concepts),
+            *(_Target("text", text, None) for text in texts),
+        ]
+
+    def _explained(self, image: Image, wanted: list[_Target], nec: int | None) -> list[Attribution]:
+        pixels = self.encoder.preprocess(image)[None].to(self.encoder.device)
+        maps = pixel_maps(self.encoder.image_tower(), pixels, self._head(wanted, nec))
+        return [_attribution(target, maps, t) for t, target in enumerate(wanted)]
+
+    def _head(self, wanted: list[_Target], nec: int | None) -> Head:
+        """Targets in the order of `_wanted`: classes, concepts, texts."""
+        of: dict[str, list[Any]] = {"class": [], "concept": [], "text": []}
+        for target in wanted:
+            of[target.kind].append(target.name if target.index is None else target.index)
+        heads: list[Head] = []
+        if of["class"]:
+            heads.append(class_logits(self.sae, self.cbm.probe_for(nec), of["class"]))
+        if of["concept"]:
+            heads.append(concept_codes(self.sae, of["concept"]))
+        if of["text"]:
+            heads.append(text_cosines(self.encoder.encode_texts(of["text"])))
+        head = together(heads)
+        return lambda embeddings: head(embeddings.float().cpu())  # where the autoencoder is
+
+    def seen(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
+        """The part of an image that the encoder sees, at its resolution: what maps lie on."""
+        return self.encoder.preprocess.resize(image)
+
     def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
         """Concepts nearest to a text, compared as the names were: (concept, cosine), best first.
 
@@ -276,3 +321,41 @@ def _require_images(images: Any) -> None:
 def _require_at_least(name: str, value: int, minimum: int) -> None:
     if value < minimum:
         raise InvalidInput(f"{name} is {value}; it must be at least {minimum}.")
+
+
+def _listed(prediction: Prediction) -> list[int]:
+    return [part.concept for part in prediction.contributions]
+
+
+def _indices(what: str, wanted: Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """Places of what was asked for by place or by name, each once."""
+    found: list[int] = []
+    for item in wanted:
+        if isinstance(item, str):
+            places = [i for i, name in enumerate(names) if name == item]
+            if not places:
+                raise UnknownName(what, item, set(names))
+            found += places
+        elif 0 <= item < len(names):
+            found.append(item)
+        else:
+            raise InvalidInput(
+                f"{what.capitalize()} {item} does not exist; there are 0 to {len(names) - 1}."
+            )
+    return list(dict.fromkeys(found))
+
+
+def _attribution(target: _Target, maps: PixelMaps, t: int) -> Attribution:
+    exact = maps.method == EXACT
+    return Attribution(
+        kind=target.kind,
+        name=target.name,
+        index=target.index,
+        value=float(maps.values[0, t]),
+        map=maps.maps[0, t].float().cpu().numpy(),
+        position=float(maps.position[0, t]) if maps.position is not None else None,
+        bias=float(maps.bias[0, t]) if maps.bias is not None else None,
+        method=maps.method,
+        exact=exact,
+        picture=maps.pictures[0, t].float().cpu().numpy() if maps.pictures is not None else None,
+    )

@@ -12,9 +12,12 @@ dictionary (c, d) with unit-norm rows, probe weights (k, c), contribution = code
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 ConceptStatus = Literal["named", "unnamed", "blocked"]
 ListedBy = Literal["concept", "name"]
 """What a listed contribution stands for: one concept, or all concepts of one name."""
+TargetKind = Literal["class", "concept", "text"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,3 +75,29 @@ class Prediction:
     """Sum of the contributions that are not listed, computed so that the sum is exact."""
     contributions: tuple[Contribution, ...] = field(default=())
     """Largest by absolute value first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Attribution:
+    """Where in an image one target comes from.
+
+    If exact, `value == map.sum() + position + bias` up to rounding; a post hoc method tells where,
+    not how much.
+    """
+
+    kind: TargetKind
+    """Logit of a class, code of a concept, or cosine with a text."""
+    name: str
+    index: int | None
+    """Of the class or the concept."""
+    value: float
+    map: np.ndarray
+    """(h, w) float32: what each pixel of the image, as the encoder sees it, contributes."""
+    position: float | None
+    """What positions in the image add, whatever is there; None post hoc."""
+    bias: float | None
+    """What does not depend on the image; None post hoc."""
+    method: str
+    exact: bool
+    picture: np.ndarray | None
+    """(h, w, 4) RGBA in [0, 1]: what the encoder looks for, where it found it; None post hoc."""

@@ -31,9 +31,9 @@ from dncbm.config import check_types
 from dncbm.data.pixels import Pixels, decoded
 from dncbm.data.sources import ImageSource
 from dncbm.data.views import Views
-from dncbm.encoders.clip import Encoder
+from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.encoders.spec import BCOS
 from dncbm.errors import InvalidInput, UnknownName
-from dncbm.predictor import BCOS, load_encoder
 from dncbm.training.devices import resolve_device
 from dncbm.training.loop import Row
 from dncbm.training.progress import Progress, no_progress
@@ -121,7 +121,9 @@ class BcosRecipe:
         return asdict(kind(**{"b": self.b, **start, **self.convert}))
 
 
-def bcosify(recipe: BcosRecipe, workspace: Workspace, progress: Progress = no_progress) -> Row:
+def bcosify_stage(
+    recipe: BcosRecipe, workspace: Workspace, progress: Progress = no_progress
+) -> Row:
     """Train, or go on training, and write the artifact `bcos`; what is current is only read.
 
     Raises:

@@ -13,6 +13,7 @@ from dncbm.artifacts import package_version
 from dncbm.errors import ArtifactMismatch, InvalidInput
 from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
 from pipelines.recipes import TABLES, Recipe, located, merged, read_recipe
+from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
@@ -23,6 +24,10 @@ app = typer.Typer(
 )
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory.")]
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.")
+]
+Nec = Annotated[int | None, typer.Option(help="Use the head with this many concepts per class.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line last, for machines.")]
 Data = Annotated[
@@ -315,13 +320,9 @@ def bcosify(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.")
-    ],
+    images: Photos,
     top: Annotated[int, typer.Option(help="Contributions to list.")] = 5,
-    nec: Annotated[
-        int | None, typer.Option(help="Use the head with this many concepts per class.")
-    ] = None,
+    nec: Nec = None,
     by: Annotated[
         str, typer.Option(help="concept, or name: concepts of one name are added up.")
     ] = "concept",
@@ -332,6 +333,46 @@ def predict(
     """The class of each photo and the named concepts that made it."""
     configure_logging(verbose=verbose)
     result = _commands().predict(model, images, top=top, nec=nec, device=device, by=by)
+    if as_json:
+        _print_json(result)
+    else:
+        _commands().show_predictions(result)
+
+
+@app.command()
+def explain(
+    model: Model,
+    images: Photos,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Write maps: where in the photo each part comes from.")
+    ] = False,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="A class to map, by name or index.")
+    ] = None,
+    concepts: Annotated[
+        list[str] | None, typer.Option("--concept", help="A concept to map, by name or index.")
+    ] = None,
+    texts: Annotated[list[str] | None, typer.Option("--text", help="A text to map.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the pictures and maps.")
+    ] = Path("explanations"),
+    top: Annotated[int, typer.Option(help="Concepts to list and to map.")] = 3,
+    nec: Nec = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Why each photo has its class: its concepts and, with --pixels, where they are.
+
+    Maps are exact for a B-cos encoder and post hoc for any other; the output says which.
+    """
+    configure_logging(verbose=verbose)
+    targets = Targets(
+        classes=numbers(classes), concepts=numbers(concepts), texts=tuple(texts or ()),
+        top=top, nec=nec,
+    )  # fmt: skip
+    asked = pixels or classes or concepts or texts
+    result = _commands().explain(model, images, targets, out if asked else None, device=device)
     if as_json:
         _print_json(result)
     else:

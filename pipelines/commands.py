@@ -14,24 +14,25 @@ from dncbm.artifacts import load_manifest
 from dncbm.data.images import decode_image
 from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
-from dncbm.encoders.clip import Encoder
+from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, Unavailable
 from dncbm.naming.dictionary import load_dictionary
-from dncbm.predictor import Predictor, load_encoder
+from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
 from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress
-from pipelines.bcosify import BcosRecipe
-from pipelines.bcosify import bcosify as bcosify_stage
+from pipelines.bcosify import BcosRecipe, bcosify_stage
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source
 from pipelines.evaluate import evaluate_photos, evaluate_test_split
+from pipelines.explain import explain_photo, file_names
 from pipelines.name import name_stage
 from pipelines.recipes import TABLES, Recipe, located_network, merged
 from pipelines.report import report_stage
 from pipelines.serialise import label, prediction_dict
+from pipelines.targets import Targets
 from pipelines.workspace import Workspace
 
 Result = dict[str, Any]
@@ -147,6 +148,20 @@ def predict(
             for path, best in zip(paths, predictions, strict=True)
         ]
     return {"predictions": found}
+
+
+def explain(
+    model: Path, images: list[Path], targets: Targets, out: Path | None, *, device: str = "auto"
+) -> Result:
+    """The decision of each photo; with `out` the maps of what was asked for, written there."""
+    result = predict(model, images, top=targets.top, nec=targets.nec, device=device)
+    if out is None:
+        return result
+    paths = [photo for path in images for photo in _photos(path)]
+    predictor = Predictor.load(model, device=device)
+    for item, path, name in zip(result["predictions"], paths, file_names(paths), strict=True):
+        item["pixels"] = explain_photo(predictor, name, _decoded(path), targets, out)
+    return result
 
 
 def evaluate(
@@ -265,3 +280,18 @@ def show_predictions(result: Result) -> None:
         table.add_row("all other concepts", "", "", f"{item['remainder']:+.3f}")
         table.add_row("logit", "", "", f"{item['logit']:+.3f}", end_section=True)
         stdout.print(table)
+        if "pixels" in item:
+            _show_pixels(item["pixels"])
+
+
+def _show_pixels(found: Result) -> None:
+    for item in found["attributions"]:
+        how = "exact" if item["exact"] else f"post hoc, {item['method']}"
+        parts = f"{item['kind']} {item['name']!r} {item['value']:+.3f} ({how})"
+        if item["exact"]:
+            parts += (
+                f" = pixels {item['map_sum']:+.3f}, positions {item['position']:+.3f}, "
+                f"constants {item['bias']:+.3f}"
+            )
+        stdout.print(Text(parts))
+    stdout.print(Text(f"Picture: {found['picture']}"))

@@ -18,10 +18,10 @@ import numpy as np
 
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.backends.base import open_backend
+from dncbm.encoders.clip import load_encoder
 from dncbm.encoders.shards import EmbedConfig, Engine, ShardJob, run_locally
 from dncbm.encoders.streams import streams_for, threads_of
 from dncbm.errors import ArtifactMismatch, DncbmError, Unavailable, UnknownName
-from dncbm.predictor import load_encoder
 
 CPUS_PER_ACTOR = 2
 """Cores of one actor, a stream each; it decodes between them."""

@@ -12,7 +12,8 @@ from dncbm.artifacts import slug
 from dncbm.data.concept_world import write_concept_world
 from dncbm.data.world_truth import read_truth, score_world
 from dncbm.encoders.cache import EmbeddingsArtifact
-from dncbm.predictor import Predictor, load_encoder
+from dncbm.encoders.clip import load_encoder
+from dncbm.predictor import Predictor
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.training.progress import Progress

@@ -13,7 +13,7 @@ from dncbm.types import ListedBy
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
-_BODY: dict[str, Any] = {
+UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -75,9 +75,16 @@ By = Annotated[
     ),
 ]
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
+UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    408: _PROBLEM | {"description": "The upload took too long."},
+    413: _PROBLEM | {"description": "The body is larger than the upload limit."},
+    415: _PROBLEM | {"description": "Neither multipart/form-data nor JSON."},
+    503: _PROBLEM | {"description": "All inference slots are busy; see Retry-After."},
+}
 
 
-async def _uploads(request: Request, service: ServiceDep) -> list[Upload]:
+async def read_photos(request: Request, service: ServiceDep) -> list[Upload]:
+    """The photos of a request, under the limits of the service."""
     service.limiter.refuse_when_full()  # before an upload is read that would be turned away
     try:
         async with service.uploads.place():
@@ -89,19 +96,13 @@ async def _uploads(request: Request, service: ServiceDep) -> list[Upload]:
 @router.post(
     "/{model}/predict",
     summary="Classify photos and explain the decisions",
-    openapi_extra=_BODY,
-    responses={
-        200: {"content": {"application/json": {"example": _EXAMPLE}}},
-        408: _PROBLEM | {"description": "The upload took too long."},
-        413: _PROBLEM | {"description": "The body is larger than the upload limit."},
-        415: _PROBLEM | {"description": "Neither multipart/form-data nor JSON."},
-        503: _PROBLEM | {"description": "All inference slots are busy; see Retry-After."},
-    },
+    openapi_extra=UPLOAD_BODY,
+    responses=UPLOAD_PROBLEMS | {200: {"content": {"application/json": {"example": _EXAMPLE}}}},
 )
 def predict(
     model: ModelDep,
     service: ServiceDep,
-    uploads: Annotated[list[Upload], Depends(_uploads)],
+    uploads: Annotated[list[Upload], Depends(read_photos)],
     nec: Nec = None,
     top_contributions: Annotated[int, Query(ge=0, le=1000, description="Parts listed.")] = 5,
     top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,

@@ -76,20 +76,83 @@ function resultCard(prediction, file) {
   const total = element("div", "total");
   total.append(element("span", "", "Sum = logit"), element("span", "number", signed(prediction.logit)));
   right.append(bars, total);
-  card.append(left, right);
+  card.append(left, right, places(prediction, file));
   return card;
 }
 
-async function predict(files) {
+// Where in the photo the class and its concepts are: asked for only when somebody wants to see it.
+function places(prediction, file) {
+  const area = element("div", "places");
+  const button = element("button", "second", "Show where in the photo");
+  button.type = "button";
+  const note = element("p", "hint");
+  note.setAttribute("role", "status");
+  const maps = element("div", "maps");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    note.textContent = "Working…";
+    note.classList.remove("error");
+    try {
+      const found = await explain(prediction, file);
+      maps.replaceChildren(...found.attributions.map((item) => mapOf(item, found.seen)));
+      note.textContent = found.attributions[0].exact
+        ? "Exact: the pixels of a map, with a constant, add up to its number. Red adds, blue takes away."
+        : `Post hoc (${found.attributions[0].method}): maps tell where, not how much.`;
+      button.remove();
+    } catch (error) {
+      note.textContent = error.message;
+      note.classList.add("error");
+      button.disabled = false;
+    }
+  });
+  area.append(button, note, maps);
+  return area;
+}
+
+function mapOf(item, seen) {
+  const figure = element("figure");
+  const stack = element("div", "stack");
+  const layers = [seen, item.heat, item.picture].filter(Boolean);
+  const images = layers.map((address, place) => {
+    const image = element("img", ["seen", "heat", "colours"][place]);
+    image.src = address;
+    image.alt = "";
+    return image;
+  });
+  const plain = item.name === `concept ${item.index}`;
+  const kind = item.kind !== "concept" ? item.kind : plain ? "" : `#${item.index}`;
+  images[1].alt = `Where ${item.name} is in the photo`;
+  stack.append(images[0], images[1]);
+  figure.append(stack);
+  if (images[2]) figure.append(images[2]);
+  const caption = element("figcaption", "", `${item.name} `);
+  caption.append(element("small", "", `${kind} ${signed(item.value)}`));
+  figure.append(caption);
+  return figure;
+}
+
+async function explain(prediction, file) {
+  const query = new URLSearchParams({ class: String(prediction.class_index) });
+  for (const part of prediction.contributions) query.append("concept", String(part.concept));
+  if (byId("nec").value) query.set("nec", byId("nec").value);
+  const [found] = (await send("explain", query, [file])).explanations;
+  return found;
+}
+
+async function send(verb, query, files) {
   const data = new FormData();
   for (const file of files) data.append("image", file, file.name);
-  const query = new URLSearchParams({ top_contributions: "8", top_classes: "3", by: "name" });
-  if (byId("nec").value) query.set("nec", byId("nec").value);
-  const address = `/v1/models/${encodeURIComponent(byId("model").value)}/predict?${query}`;
+  const address = `/v1/models/${encodeURIComponent(byId("model").value)}/${verb}?${query}`;
   const response = await fetch(address, { method: "POST", body: data, headers: headers() });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.detail || response.statusText);
-  return answer.predictions;
+  return answer;
+}
+
+async function predict(files) {
+  const query = new URLSearchParams({ top_contributions: "8", top_classes: "3", by: "name" });
+  if (byId("nec").value) query.set("nec", byId("nec").value);
+  return (await send("predict", query, files)).predictions;
 }
 
 async function submit(event) {

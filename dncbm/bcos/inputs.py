@@ -6,7 +6,7 @@ normalised pixels n that the original saw: its first weights w become [w, -w] / 
 same. Explanations are linear maps of these six channels.
 """
 
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dncbm.errors import InvalidInput, UnknownName
 
-Encoding = Literal["inverse", "negated"]
+ENCODINGS = ("inverse", "negated")
 
 
 @final
@@ -29,22 +29,22 @@ class ImageModel(nn.Module):
         UnknownName: another encoding.
     """
 
-    def __init__(self, network: nn.Module, *, encoding: Encoding) -> None:
+    def __init__(self, network: nn.Module, *, encoding: str) -> None:
         super().__init__()
-        if encoding not in ("inverse", "negated"):
-            raise UnknownName("input encoding", encoding, ("inverse", "negated"))
+        if encoding not in ENCODINGS:
+            raise UnknownName("input encoding", encoding, ENCODINGS)
         self.network, self.encoding = network, encoding
 
-    def encode(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 6 h w"]:
+    def encode(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 6 h w"]:
         """What the network sees."""
         return inverse(images) if self.encoding == "inverse" else negated(images)
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Tensor:
         """What the network makes of the images."""
         return self.network(self.encode(images))
 
 
-def inverse(images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 6 h w"]:
+def inverse(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n 6 h w"]:
     """[r, g, b, 1-r, 1-g, 1-b] of colours in [0, 1].
 
     Raises:
@@ -54,7 +54,7 @@ def inverse(images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 6 h w"]:
     return torch.cat([images, 1 - images], dim=-3)
 
 
-def negated(pixels: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 6 h w"]:
+def negated(pixels: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n 6 h w"]:
     """[n, -n] of normalised pixels: [x, 1 - x] normalised by [m, 1 - m] and [s, s].
 
     Raises:

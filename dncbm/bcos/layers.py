@@ -10,14 +10,14 @@ Weights lie under `linear.`, as in the checkpoints of B-cos v2.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dncbm.bcos.mode import added, held
+from dncbm.bcos.mode import added, explaining, held
 from dncbm.errors import InvalidInput
 
 _EPS_FACTOR = 1e-6
@@ -26,6 +26,9 @@ _EPS_SQUARES = 1e-6
 """Added to the squared length of a patch, as in B-cos v2."""
 _EPS_LENGTH = 1e-12
 """Added to the length of a row, as in B-cos v2."""
+
+_CACHED = 1 << 18
+"""Numbers that are worked on at once where no gradients are needed."""
 
 Size = int | tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -144,14 +147,48 @@ def logit_bias(num_classes: int) -> float:
 
 
 def aligned(out: Tensor, lengths: Tensor, b: float | Tensor) -> Tensor:
-    """w·x times its factor (|w·x| / |x|)^(B-1), which explanation mode holds constant."""
-    if isinstance(b, Tensor):
-        return out * ((held(out) / held(lengths)).abs() + _EPS_FACTOR) ** (held(b) - 1)
-    if b == 1:
+    """w·x times its factor (|w·x| / |x|)^(B-1), which explanation mode holds constant.
+
+    Without gradients `out` itself is overwritten.
+    """
+    if not isinstance(b, Tensor) and b == 1:
         return out
-    if b == 2:
-        return out * (held(out).abs() / held(lengths))
-    return out * ((held(out) / held(lengths)).abs() + _EPS_FACTOR) ** (b - 1)
+    if explaining() or torch.compiler.is_compiling():
+        b = held(b) if isinstance(b, Tensor) else b
+        return out * _factor(held(out), held(lengths), b)
+    if torch.is_grad_enabled():
+        if not isinstance(b, Tensor) and b == 2:
+            squared: Tensor = _Squared.apply(out, lengths)
+            return squared
+        return out * _factor(out, lengths, b)
+    # a part at a time, which stays in the cache and needs no fresh memory
+    rows = max(_CACHED * len(out) // max(out.numel(), 1), 1)
+    for part, length in zip(out.split(rows), lengths.split(rows), strict=True):
+        part.mul_(_factor(part, length, b))
+    return out
+
+
+class _Squared(torch.autograd.Function):
+    """out |out| / lengths; keeps only its arguments, a third of the memory of its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        out, lengths = arguments
+        ctx.save_for_backward(out, lengths)
+        return out.abs().div_(lengths).mul_(out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        out, lengths = ctx.saved_tensors
+        weighted = gradients[0] * (out.abs() / lengths)
+        into_lengths = (weighted * out).sum_to_size(lengths.shape) / -lengths
+        return weighted * 2, into_lengths
+
+
+def _factor(out: Tensor, lengths: Tensor, b: float | Tensor) -> Tensor:
+    if not isinstance(b, Tensor) and b == 2:
+        return out.abs() / lengths
+    return ((out / lengths).abs() + _EPS_FACTOR) ** (b - 1)
 
 
 def _rows(weight: Tensor, unit_norm: bool) -> Tensor:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Kind = Literal["position", "bias"]
@@ -65,11 +66,22 @@ def added(value: Tensor, batch: Tensor, kind: Kind) -> Tensor:
     terms = _terms.get()
     if terms is None:
         return value
-    copies = value.expand(len(batch), *value.shape)
-    if not copies.requires_grad:
-        copies.requires_grad_()
-    terms.append(Term(kind, copies))
-    return copies
+    return _recorded(terms, value.expand(len(batch), *value.shape), kind)
+
+
+def added_to_each(values: Tensor, kind: Kind) -> Tensor:
+    """As `added`, for values (n, ...) that differ between the images."""
+    terms = _terms.get()
+    return values if terms is None else _recorded(terms, values, kind)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _recorded(terms: list[Term], values: Tensor, kind: Kind) -> Tensor:
+    """Outside of compiled graphs, which would hide how the values came into the output."""
+    if not values.requires_grad:
+        values = values.detach().requires_grad_()
+    terms.append(Term(kind, values))
+    return values
 
 
 def with_gradient_of(value: Tensor, path: Tensor) -> Tensor:

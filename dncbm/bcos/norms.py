@@ -7,6 +7,8 @@ are constants. All have a scale, and a bias only where asked for; state dicts ha
 Source: B-cos v2 (Böhle et al. 2024).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -63,13 +65,16 @@ class _OverBatch(_Affine):
         if not self.training:
             return self.running_var
         variance = held(x).var(dim=axes, correction=0).reshape(self.running_var.shape)
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            share = self.momentum
-            if share is None:
-                share = 1.0 / float(self.num_batches_tracked)
-            self.running_var.lerp_(variance.detach().to(self.running_var), share)
+        self._track(variance)
         return variance
+
+    @torch.no_grad()
+    def _track(self, variance: Tensor) -> None:
+        self.num_batches_tracked += 1
+        share = self.momentum
+        if share is None:
+            share = 1.0 / float(self.num_batches_tracked)
+        self.running_var.lerp_(variance.detach().to(self.running_var), share)
 
 
 class BatchNormUncentered2d(_OverBatch):
@@ -88,11 +93,48 @@ class BatchNormUncentered2d(_OverBatch):
 
     def forward(self, x: Maps) -> Maps:
         """Scaled by one factor per channel."""
-        scale = (self._variance(x, (0, 2, 3)) + self.eps).rsqrt()
+        scale = self._deviations(x)
         if self.weight is not None:
             scale = scale * self.weight
         x = x * scale[:, None, None].to(x.dtype)
         return x if self.bias is None else x + added(self.bias[:, None, None], x, "bias")
+
+    def _deviations(self, x: Tensor) -> Tensor:
+        """1 / σ of each channel."""
+        if self.training and not torch.compiler.is_compiling():
+            scale, variance = _Inverse.apply(held(x), self.eps)
+            self._track(variance)
+            return scale
+        return (self._variance(x, (0, 2, 3)) + self.eps).rsqrt()
+
+
+class _Inverse(torch.autograd.Function):
+    """1 / sqrt(variance + eps) of each channel, by torch's fused kernel; and the variance."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        x, eps = arguments
+        mean, scale = torch.batch_norm_stats(x, eps) if x.is_cuda else _stats(x, eps)
+        ctx.save_for_backward(x, mean, scale)
+        ctx.eps = eps
+        variance = scale.double().pow(-2).sub(eps).clamp_min(0).to(scale.dtype)
+        ctx.mark_non_differentiable(variance)
+        return scale, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, mean, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative: mean and scale depend on x
+            mean = x.mean(dim=(0, 2, 3))
+            scale = (x.var(dim=(0, 2, 3), correction=0) + ctx.eps).rsqrt()
+        count = x.numel() // x.shape[1]
+        slope = -(gradients[0] * scale**3 / count)
+        return (x - mean[:, None, None]) * slope[:, None, None], None
+
+
+def _stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    _, mean, scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+    return mean, scale
 
 
 class AllNormUncentered2d(_OverBatch):

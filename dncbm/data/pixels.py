@@ -21,12 +21,13 @@ from dncbm.artifacts import fingerprint, read_json, write_json, writing
 from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageRecord, ImageSource
 from dncbm.errors import ArtifactError, DncbmError, InvalidInput
-from dncbm.training.progress import Progress, no_progress
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512
 """Photos between two notes of how far it is; a killed run decodes at most so many again."""
 
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)`."""
 Resize = Callable[[Image.Image], np.ndarray]
 """An RGB image to its pixels (size, size, 3), uint8."""
 
@@ -61,7 +62,7 @@ def centred(size: int) -> Resize:
 
 def decoded(
     source: ImageSource, folder: Path, *, size: int, resize: Resize | None = None,
-    geometry: object = "centred", progress: Progress = no_progress,
+    geometry: object = "centred", progress: Progress | None = None,
 ) -> Pixels:  # fmt: skip
     """The photos of a source as pixels below `folder`, decoded now or by an earlier run.
 
@@ -81,7 +82,7 @@ def decoded(
     base = folder / f"pixels-{key[:12]}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        errors = _decode_rest(source, base, size, resize or centred(size), progress)
+        errors = _decode_rest(source, base, size, resize or centred(size), progress or _silent)
     if len(errors) == len(source.records):
         raise InvalidInput(
             f"None of the {len(errors)} photos can be read; the first: {errors[0]} "
@@ -149,3 +150,7 @@ def _data(base: Path) -> Path:
 
 def _note(base: Path) -> Path:
     return base.with_suffix(".json")
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Nobody listens."""

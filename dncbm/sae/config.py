@@ -58,6 +58,9 @@ class SaeConfig:
     """Subtract the mean embedding."""
     scale: bool = False
     """Divide by one number, so that the mean square of a coordinate is 1."""
+    biases: bool = True
+    """Learn the biases. Without them (and without `center`) codes are linear in the embedding
+    where they are active, as concepts inside a B-cos network must be."""
     init: Init = "tied"
     """Start of encoder and dictionary, see `dncbm.sae.init`."""
     reduction: Reduction = "mean"
@@ -139,6 +142,11 @@ class SaeConfig:
             )
         self.build_levels()
         self._check_exchange()
+        if not self.biases and (self.center or self.exchange):
+            raise InvalidInput(
+                "An SAE without biases neither subtracts a mean nor exchanges concepts, which "
+                "brings biases. Set center to False and exchange to ()."
+            )
         if self.archetypes and self.resample_every:
             raise InvalidInput(
                 "Resampling gives dead concepts free directions, which mixtures of archetypes "

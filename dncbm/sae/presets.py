@@ -42,6 +42,8 @@ def preset(name: str, *, embed_dim: int, num_rows: int, **overrides: Any) -> Sae
     recipe = PRESETS[name](embed_dim, num_rows, concepts)
     if fixed.get("archetypes") or fixed.get("activation") == "relu":
         recipe["exchange"] = ()  # of free rows only, and not of codes that a penalty shrinks
+    if fixed.get("biases") is False:
+        recipe |= {"center": False, "exchange": ()}
     return SaeConfig(**{**recipe, **fixed})
 
 

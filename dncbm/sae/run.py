@@ -281,6 +281,10 @@ def build_initial(rows: EmbeddingRows, config: SaeConfig, statistics: InputStati
     )
     set_standardization(model, statistics, center=config.center, scale=config.scale)
     initialize(model, rows, init=config.init, generator=generator(config.seed, "init"))
+    if not config.biases:
+        for bias in (model.encoder_bias, model.pre_bias):
+            bias.data.zero_()
+            bias.requires_grad_(False)
     return model
 
 

@@ -113,6 +113,12 @@ class FakePredictor:
             self.running -= 1
         return answer
 
+    def explain(self, images: Sequence[Image.Image], **_: Any) -> list[list[Any]]:
+        raise NotImplementedError  # the true predictor is asked in test_real_model
+
+    def seen(self, image: Image.Image) -> np.ndarray:
+        raise NotImplementedError
+
     def search(self, text: str, *, limit: int) -> list[tuple[int, float]]:
         if text == "boom":
             raise RuntimeError("secret internals")

@@ -1,9 +1,13 @@
 """The service on real, tiny artifacts, composed as in production."""
 
+import base64
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -21,7 +25,7 @@ from dncbm.sae.model import SaeModel
 from dncbm.sae.store import save_sae
 from tests.api.conftest import client_for
 from tests.api.fakes import CLASSES, NUM_CONCEPTS, make_dictionary, make_names, photo, png, save
-from tests.api.test_predictions import account, answer, problem, unusual_images
+from tests.api.test_predictions import account, answer, post, problem, unusual_images
 from tests.unit.encoders.tiny import tiny_encoder
 
 
@@ -148,3 +152,64 @@ def test_search_by_text(client: TestClient) -> None:
 def test_bad_nec_is_named(client: TestClient) -> None:
     response = client.post(f"{URL}?nec=7", files={"image": png()})
     assert "nec=7 is not available in model 'tiny-model'. Available: 5" in problem(response, 422)
+
+
+EXPLAIN = "/v1/models/tiny-model/explain"
+
+
+def explanations(client: TestClient, query: str, count: int = 1) -> list[dict[str, Any]]:
+    response = post(client, *map(photo, range(count)), url=EXPLAIN + query)
+    assert response.status_code == 200, response.text
+    return response.json()["explanations"]
+
+
+def pixels(address: str) -> np.ndarray:
+    kind, _, text = address.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def test_maps_of_the_decision_where_nothing_is_asked_for(client: TestClient) -> None:
+    found = explanations(client, "?top=2", count=2)
+    predictions = answer(client, photo(0), photo(1), url=f"{URL}?top_contributions=2")
+    for explanation, prediction in zip(found, predictions, strict=True):
+        assert pixels(explanation["seen"]).shape == (16, 16, 3)
+        best, *concepts = explanation["attributions"]
+        assert (best["kind"], best["name"]) == ("class", prediction["class"])
+        assert best["value"] == pytest.approx(prediction["logit"], rel=1e-5)
+        listed = prediction["contributions"]
+        assert [item["index"] for item in concepts] == [part["concept"] for part in listed]
+        for item, part in zip(concepts, listed, strict=True):
+            assert item["value"] == pytest.approx(part["code"], rel=1e-5)
+        for item in explanation["attributions"]:
+            assert pixels(item["heat"]).shape == (16, 16, 4)
+            assert not item["exact"]
+            assert item["bias"] is item["position"] is item["picture"] is item["map"] is None
+
+
+def test_maps_of_what_is_asked_for(client: TestClient) -> None:
+    query = "?class=Shoes&class=0&concept=red&text=red%20shoes&arrays=true&nec=5"
+    [found] = explanations(client, query)
+    names = [(item["kind"], item["name"], item["index"]) for item in found["attributions"]]
+    assert names == [
+        ("class", "Shoes", 1),
+        ("class", "Dress", 0),
+        ("concept", "red", 0),
+        ("concept", "red", 6),
+        ("text", "red shoes", None),
+    ]
+    assert np.array(found["attributions"][4]["map"]).shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("?class=Shoe", 404, "Unknown class 'Shoe'. Nearest known names: Shoes"),
+        ("?concept=999", 422, "Concept 999 does not exist; there are 0 to 11"),
+        ("?" + "&".join(["text=a"] * 101), 422, "asks for 101 maps; one request may ask for 100"),
+        ("?nec=7", 422, "nec=7 is not available"),
+        ("?clas=1", 422, "Unknown query parameter 'clas'"),
+    ],
+)
+def test_bad_targets_are_named(client: TestClient, query: str, status: int, message: str) -> None:
+    assert message in problem(post(client, photo(1), url=EXPLAIN + query), status)

@@ -133,6 +133,7 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
         "/v1/models/{model}",
         "/v1/models/{model}/classes",
         "/v1/models/{model}/classes/{k}",
+        "/v1/models/{model}/explain",
         "/v1/models/{model}/predict",
         "/v1/dictionaries",
         "/v1/dictionaries/{dictionary}",

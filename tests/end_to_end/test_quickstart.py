@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import dncbm as library
 from dncbm.artifacts import load_manifest, package_version, verify_files
@@ -72,6 +74,33 @@ def test_decisions_by_name_are_the_same_sums_in_fewer_parts(finished, photos: Pa
     refused = dncbm("predict", out, photos / "test", "--by", "word")
     assert refused.code == 2
     assert "Unknown value of `by` 'word'" in refused.message
+
+
+def test_maps_of_photos_are_pictures_and_numbers(finished, photos: Path, dncbm, tmp_path) -> None:
+    out, _ = finished
+    photo = next(photos.glob("test/*/*"))
+    plain = dncbm("explain", out, photo, "--json")
+    assert "pixels" not in plain.json["predictions"][0]
+    folder = tmp_path / "maps"
+    done = dncbm("explain", out, photo, photo, "--pixels", "--top", 2, "--out", folder, "--json")
+    assert done.code == 0, done.err
+    first, again = done.json["predictions"]
+    kinds = [item["kind"] for item in first["pixels"]["attributions"]]
+    assert kinds == ["class", *["concept"] * len(first["contributions"])]
+    assert first["pixels"]["attributions"][0]["name"] == first["class"]
+    for item, name in ((first, photo.stem), (again, f"{photo.stem}-2")):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.width > 300
+        with np.load(folder / f"{name}.npz") as numbers:
+            assert numbers["maps"].shape == (len(kinds), 96, 96)
+            values = [one["value"] for one in item["pixels"]["attributions"]]
+            np.testing.assert_allclose(numbers["values"], values)
+    told = dncbm("explain", out, photo, "--text", "a red car", "--out", folder)
+    assert "text 'a red car'" in told.out
+    assert "(post hoc, grad_cam)" in told.out
+    refused = dncbm("explain", out, photo, "--class", "nothing", "--out", folder)
+    assert refused.code == 2
+    assert "Unknown class 'nothing'" in refused.message
 
 
 def test_folders_are_opened_and_names_are_shown_as_they_are(

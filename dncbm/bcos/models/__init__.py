@@ -1,0 +1,1 @@
+"""Architectures of B-cos v2, by name."""
