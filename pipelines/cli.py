@@ -209,7 +209,7 @@ def discover(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    tables = _overrides(overrides, None, only="sae")
+    tables = _overrides(overrides, None, only=("sae",))
     if seed is not None:
         tables.setdefault("sae", {})["seed"] = seed
     changes = tables | _given(sae_preset=preset, stability=stability, train_workers=train_workers)
@@ -233,7 +233,7 @@ def name(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    changes = _overrides(overrides, None, only="naming") | _given(
+    changes = _overrides(overrides, None, only=("naming",)) | _given(
         vocabulary=vocabulary and located(vocabulary, Path.cwd()),
         naming_preset=preset,
         blocked_words=tuple(block) if block else None,
@@ -256,9 +256,64 @@ def bottleneck(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    changes = _overrides(overrides, solver, only="probe")
+    changes = _overrides(overrides, solver, only=("probe",))
     with progress_listener() as progress:
         result = _commands().bottleneck(Workspace(model), changes, progress)
+    _show(result, as_json)
+
+
+@app.command()
+def bcosify(
+    out: Out,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="An encoder (as --encoder), torchvision:NAME[@FILE], timm:NAME[@FILE], or "
+            "scratch:NAME for a B-cos network without trained weights.",
+        ),
+    ] = "mini",
+    data: Data = None,
+    dataset: Dataset = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Encoder to learn from; default: the model itself.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="pairwise or cosine (encoders); uniform-off-label, bce or cross-entropy."
+        ),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the photos; 10.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos per update; 64.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    b: Annotated[float, typer.Option(help="Exponent B of the layers, at least 1.")] = 2.0,
+    size: Annotated[int | None, typer.Option(help="Pixels; default: as the model.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of training or convert, e.g. convert.bias=keep."),
+    ] = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of split, order and crops.")] = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """A trained network to its B-cos form, whose decisions are exact sums over pixels.
+
+    Encoders learn from themselves, without labels; classifiers from the classes of the photos. An
+    interrupted run resumes where it stopped.
+    """
+    configure_logging(verbose=verbose)
+    tables = _overrides(overrides, None, only=("training", "convert"))
+    given = _given(loss=loss, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=lr)
+    choices = {
+        "model": model, "teacher": teacher, "data": data, "dataset": dataset, "b": b, "size": size,
+        "convert": tables.get("convert", {}), "training": tables.get("training", {}) | given,
+        "device": device, "seed": seed,
+    }  # fmt: skip
+    with progress_listener() as progress:
+        result = _commands().bcosify(choices, Workspace(out), progress)
     _show(result, as_json)
 
 
@@ -385,16 +440,15 @@ def _commands() -> ModuleType:
 
 
 def _overrides(
-    assignments: list[str] | None, solver: str | None, *, only: str | None = None
+    assignments: list[str] | None, solver: str | None, *, only: tuple[str, ...] = TABLES
 ) -> dict[str, dict[str, Any]]:
     """`sae.k=16` and `probe.solver=paper` as `{"sae": {...}, "probe": {...}}`."""
-    allowed = TABLES if only is None else (only,)
     tables: dict[str, dict[str, Any]] = {}
     for assignment in assignments or ():
         target, equals, text = assignment.partition("=")
         table, dot, key = target.partition(".")
-        if not (equals and dot and key and table in allowed):
-            forms = " or ".join(f"{name}.FIELD=VALUE" for name in allowed)
+        if not (equals and dot and key and table in only):
+            forms = " or ".join(f"{name}.FIELD=VALUE" for name in only)
             raise InvalidInput(f"--set {assignment!r} is not of the form {forms}.")
         tables.setdefault(table, {})[key] = _parse(text)
     if solver is not None:

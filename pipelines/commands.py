@@ -21,6 +21,7 @@ from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
 from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress
+from pipelines.bcosify import BcosRecipe, bcosify_stage
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
@@ -28,7 +29,7 @@ from pipelines.embed import embed_stage, open_recipe_source
 from pipelines.evaluate import evaluate_photos, evaluate_test_split
 from pipelines.explain import explain_photo, file_names
 from pipelines.name import name_stage
-from pipelines.recipes import TABLES, Recipe, merged
+from pipelines.recipes import TABLES, Recipe, located_network, merged
 from pipelines.report import report_stage
 from pipelines.serialise import label, prediction_dict
 from pipelines.targets import Targets
@@ -113,6 +114,16 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         "accuracy": test_accuracy(cbm),
         "next": f"dncbm report {workspace.root}",
     }
+
+
+def bcosify(choices: Result, workspace: Workspace, progress: Progress) -> Result:
+    """A trained network, or none yet, to the artifact `bcos` of a model directory."""
+    here = Path.cwd()
+    photos = Recipe(data=choices["data"], dataset=choices["dataset"]).located(here)
+    places = {"data": photos.data, "dataset": photos.dataset}
+    for name in ("model", "teacher"):
+        places[name] = choices[name] and located_network(choices[name], here)
+    return bcosify_stage(BcosRecipe(**choices | places), workspace, progress)
 
 
 def predict(

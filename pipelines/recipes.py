@@ -108,7 +108,7 @@ class Recipe:
             data=self.data and located(self.data, base),
             dataset=self.dataset and _located_dataset(self.dataset, base),
             vocabulary=self.vocabulary and located(self.vocabulary, base),
-            encoder=_located_encoder(self.encoder, base),
+            encoder=located_network(self.encoder, base),
         )
 
 
@@ -138,11 +138,11 @@ def _located_dataset(text: str, base: Path) -> str:
     return f"hf:{located(str(folder), base)}" if folder.is_dir() else text
 
 
-def _located_encoder(text: str, base: Path) -> str:
-    """The encoder with an absolute path where it names a file or a folder."""
-    scheme, _, folder = text.partition("local-dir:")
-    if folder and not scheme:
-        return f"local-dir:{located(folder, base)}"
+def located_network(text: str, base: Path) -> str:
+    """An encoder or a classifier with an absolute path where it names a file or a folder."""
+    scheme, _, folder = text.partition(":")
+    if folder and scheme in ("local-dir", "bcos"):
+        return f"{scheme}:{located(folder, base)}"
     for mark in ("@", ":"):  # ARCH:TAG@FILE or ARCH:FILE; a tag or a hub id is no file
         before, _, path = text.partition(mark)
         if path and before != "hf-hub" and (base / Path(path).expanduser()).is_file():

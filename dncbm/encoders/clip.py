@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -16,9 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dncbm.artifacts import MANIFEST, fingerprint, require_input
+from dncbm.bcos.store import blueprint_of, load_bcos
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
-from dncbm.encoders.spec import MINI, EncoderSpec, parse_spec
+from dncbm.encoders.spec import BCOS, MINI, EncoderSpec, parse_spec
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.training.devices import resolve_device
 from dncbm.training.precision import native_bfloat16
@@ -79,6 +82,30 @@ class Encoder:
         if isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
             return self._model.visual
         return _ImageTower(self._model)
+
+    def with_image_tower(self, tower: nn.Module, *, spec: str, fingerprint: str) -> "Encoder":
+        """The encoder with another image tower; texts, pixels and precision are the same.
+
+        Args:
+            tower: the same pixels into the same space, such as a B-cosified copy.
+            spec: how `load_encoder` would be asked for the result.
+            fingerprint: of this encoder and the tower.
+
+        Raises:
+            InvalidInput: this encoder's image embedding is more than its tower's output.
+        """
+        if not isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
+            raise InvalidInput(
+                f"The encoder {self.spec!r} is a {type(self._model).__name__}, whose image tower "
+                "cannot be exchanged. Take a CLIP model: two towers and a cosine."
+            )
+        model = copy.copy(self._model)
+        model._modules = {**self._model._modules, "visual": tower}
+        open_clip.set_model_preprocess_cfg(model, dict(self.preprocess_config))
+        return Encoder(
+            spec, model, self._tokenizer,
+            fingerprint=fingerprint, device=self.device, precision=self.precision,
+        )  # fmt: skip
 
     def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         """Raw embeddings of RGB images, float32 on the CPU."""
@@ -173,10 +200,11 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     Args:
         spec: `mini`, `ARCHITECTURE:TAG` (as open_clip lists them),
             `ARCHITECTURE:/path/to/weights.safetensors`, `ARCHITECTURE:TAG@/path/to/weights`,
-            `ORG/NAME` (on the Hugging Face hub) or `local-dir:FOLDER`. An architecture alone
-            stands for its only tag. A weights file does not say how pixels are normalised and
-            which activation it was trained with: the tag does, and may be left out where all
-            tags of the architecture agree.
+            `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, or `bcos:DIR` for what
+            `dncbm bcosify` wrote, whose texts are those of the encoder that it was made of. An
+            architecture alone stands for its only tag. A weights file does not say how pixels are
+            normalised and which activation it was trained with: the tag does, and may be left out
+            where all tags of the architecture agree.
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a CUDA GPU where there is one, else
             the processor; `mps` is never chosen by itself, since its results were not checked.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp16 on a GPU, fp32 elsewhere, where
@@ -186,7 +214,11 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
         UnknownName: unknown architecture, tag or precision; with the nearest names.
         InvalidInput: a missing or unfitting checkpoint, or an unusable device.
         Unavailable: weights that must be fetched, without a network; a package is missing.
+        ArtifactError: a `bcos:DIR` that is none, is damaged, or was made of another encoder.
     """
+    scheme, _, folder = spec.partition(":")
+    if scheme == BCOS and folder:
+        return _load_bcosified(spec, Path(folder).expanduser(), device, precision)
     resolved = parse_spec(spec)
     device = resolve_device(device)
     precision = _precision(precision, device)
@@ -201,6 +233,22 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
         _tell_assumed(resolved, config, preprocess_config(model))
     mark = _fingerprint(config, preprocess_config(model), model, tokenizer)
     return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
+
+
+def _load_bcosified(spec: str, folder: Path, device: str, precision: str) -> Encoder:
+    """The encoder that a tower was made of, with that tower."""
+    path = folder if (folder / MANIFEST).is_file() else folder / BCOS
+    blueprint = blueprint_of(path)
+    if blueprint.family != "encoder":
+        raise InvalidInput(f"{path} is a classifier of photos, not an image-text encoder.")
+    base = load_encoder(blueprint.name, device=device, precision=precision)
+    tower = load_bcos(path, original=base.image_tower())
+    require_input(
+        tower.manifest, "model", base.fingerprint,
+        artifact=str(path), remedy=f"Put back the {blueprint.name} that it was made of.",
+    )  # fmt: skip
+    mark = fingerprint([tower.manifest.fingerprint, base.fingerprint])
+    return base.with_image_tower(tower.network, spec=spec, fingerprint=mark)
 
 
 def _precision(name: str, device: str) -> str:

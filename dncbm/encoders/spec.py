@@ -10,13 +10,16 @@ from dncbm.encoders.hub_ids import OPEN_CLIP_NAMES
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 MINI = "mini"
+BCOS = "bcos"
+"""Scheme of B-cosified encoders, and the artifact's name within a model directory."""
 MINI_FOLDER = Path(__file__).parent / "mini"
 _SCHEMES = ("hf-hub", "local-dir")
 _PATH_SIGNS = frozenset("/\\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HELP = (
     "An encoder is `mini`, ARCHITECTURE:TAG, ARCHITECTURE:/path/to/weights.safetensors, "
-    "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub or local-dir:FOLDER."
+    "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub, local-dir:FOLDER or "
+    "bcos:DIR, as `dncbm bcosify` writes it."
 )
 
 
