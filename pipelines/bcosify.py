@@ -102,7 +102,6 @@ class BcosRecipe:
             if name not in known:
                 raise UnknownName("training setting", name, known)
         config = TrainingConfig(**{**_DEFAULTS[self.kind], "seed": self.seed, **self.training})
-        check_types(config, "training")
         allowed = TEACHER_LOSSES if self.kind == "encoder" else LABEL_LOSSES
         if config.loss not in allowed:
             raise UnknownName(f"loss of {self.kind} training", config.loss, allowed)
