@@ -3,10 +3,10 @@
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from pipelines.embed import open_recipe_source, require_classes, split_records
 from pipelines.recipes import PHOTO_TEMPLATES, Recipe
 from pipelines.workspace import Workspace, is_current
 
-SCRATCH = "scratch"
+SCRATCH: Final = "scratch"
 _SCRATCH_SIZE = 224
 _ANNEALED_FOR = 0.5
 """Share of the updates over which B rises to its end, where it is annealed."""
@@ -102,7 +102,6 @@ class BcosRecipe:
             if name not in known:
                 raise UnknownName("training setting", name, known)
         config = TrainingConfig(**{**_DEFAULTS[self.kind], "seed": self.seed, **self.training})
-        check_types(config, "training")
         allowed = TEACHER_LOSSES if self.kind == "encoder" else LABEL_LOSSES
         if config.loss not in allowed:
             raise UnknownName(f"loss of {self.kind} training", config.loss, allowed)
@@ -163,7 +162,7 @@ def _bcosify_encoder(
     job = _Job(workspace, blueprint, views, config, inputs, (), device, progress)
     if not job.is_current():
         pixels = _decoded(source, job, model)
-        photos, classes = _photos(pixels, recipe.seed)
+        photos, classes = _photos(pixels, split_records(source, recipe.seed))
         texts = model.encode_texts(classes, templates=PHOTO_TEMPLATES) if classes else None
         student = job.converted(model.image_tower())
         history = train_student(
@@ -193,7 +192,7 @@ def _bcosify_classifier(
         workspace, blueprint, views, config, inputs, classes, _device(recipe), progress
     )  # fmt: skip
     if not job.is_current():
-        photos, _ = _photos(_decoded(source, job, None), recipe.seed)
+        photos, _ = _photos(_decoded(source, job, None), splits)
         student = network if blueprint.conversion is None else job.converted(network)
         history = train_classifier(student, photos, views, config, job.run(student))
         job.save(student, history, photos)
@@ -319,12 +318,10 @@ def _decoded(source: ImageSource, job: _Job, encoder: Encoder | None) -> Pixels:
     return decoded(source, job.workspace.work, **how)
 
 
-def _photos(pixels: Pixels, seed: int) -> tuple[Photos, tuple[str, ...]]:
+def _photos(pixels: Pixels, splits: Sequence[str]) -> tuple[Photos, tuple[str, ...]]:
     """What to train on and what to measure on, and the class names; both without labels too."""
-    splits = np.array(split_records(pixels, seed))  # type: ignore[arg-type]
-    rows = pixels.usable()
-    train = rows[splits[rows] == "train"]
-    held_out = rows[splits[rows] == "test"]
+    rows, dealt = pixels.usable(), np.array(splits)
+    train, held_out = (rows[dealt[rows] == name] for name in ("train", "test"))
     names = [record.label for record in pixels.records]
     classes = tuple(sorted({name for name in names if name is not None}))
     if len(classes) < 2:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,8 @@ from dncbm.data.views import Views
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 _log = logging.getLogger(__name__)
-FAMILIES = ("torchvision", "timm")
+Family = Literal["torchvision", "timm"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 _MEAN, _STD, _SIZE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
 """Of ImageNet, as torchvision's classifiers have it."""
 _HELP = (
@@ -30,8 +31,7 @@ _HELP = (
 class ClassifierSpec:
     """Which architecture, and which weights."""
 
-    family: str
-    """One of `FAMILIES`."""
+    family: Family
     name: str
     file: Path | None
     """None: the published weights."""
@@ -53,7 +53,7 @@ def parse_classifier(text: str) -> ClassifierSpec:
         raise UnknownName(f"{family} classifier", name, known, _HELP)
     if at and not Path(file).is_file():
         raise InvalidInput(f"The weights {file} of {text!r} do not exist. {_HELP}")
-    return ClassifierSpec(family, name, Path(file) if at else None)
+    return ClassifierSpec(cast(Family, family), name, Path(file) if at else None)
 
 
 def open_classifier(spec: ClassifierSpec, num_classes: int) -> tuple[nn.Module, Views]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.bcos import loss as losses
+from dncbm.config import check_types
 from dncbm.data.views import Views
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.training.loop import LoopConfig, Row, Trainer
@@ -64,6 +65,7 @@ class TrainingConfig:
     """Fixes the order of the photos and their crops."""
 
     def __post_init__(self) -> None:
+        check_types(self, "training")
         if self.loss not in LABEL_LOSSES + TEACHER_LOSSES:
             raise UnknownName("loss", self.loss, LABEL_LOSSES + TEACHER_LOSSES)
         for name in ("epochs", "steps", "batch_size", "learning_rate", "evaluate_every"):

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import open_clip
 
@@ -10,7 +11,7 @@ from dncbm.encoders.hub_ids import OPEN_CLIP_NAMES
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
 MINI = "mini"
-BCOS = "bcos"
+BCOS: Final = "bcos"
 """Scheme of B-cosified encoders, and the artifact's name within a model directory."""
 MINI_FOLDER = Path(__file__).parent / "mini"
 _SCHEMES = ("hf-hub", "local-dir")

@@ -1,0 +1,51 @@
+"""A conversion that keeps the function: small, and independent of the layers' own rules."""
+
+import sys
+from copy import deepcopy
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from torch import Tensor, nn
+
+from dncbm.bcos.inputs import ImageModel
+
+
+@dataclass
+class Options:
+    """Some of the options that conversions have."""
+
+    b: float = 2.0
+    b_mode: str = "fixed"
+    bias: str = "drop"
+    logit_bias: float | None = None
+    check: bool = True
+
+
+class Inner(nn.Module):
+    """What the network makes of n, from [n, -n]."""
+
+    def __init__(self, inner: nn.Module, b: float) -> None:
+        super().__init__()
+        self.inner, self.b = inner, b
+
+    def forward(self, six: Tensor) -> Tensor:
+        """(n, 6, h, w) to the network's outputs."""
+        return self.inner((six[:, :3] - six[:, 3:]) / 2)
+
+
+def convert(network: nn.Module, options: Options) -> ImageModel:
+    """The same function with six channels."""
+    start = 1.0 if options.b_mode == "annealed" else options.b
+    return ImageModel(Inner(deepcopy(network), start), encoding="negated").requires_grad_(True)
+
+
+def set_b(model: ImageModel, value: float) -> None:
+    """Remember B."""
+    model.network.b = value
+
+
+def standin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `dncbm.bcos.convert` be this."""
+    room = SimpleNamespace(convert=convert, ConvertOptions=Options, set_b=set_b)
+    monkeypatch.setitem(sys.modules, "dncbm.bcos.convert", room)
