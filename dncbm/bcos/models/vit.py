@@ -158,7 +158,8 @@ class _Patches(nn.Module):
                 f"{size}; the rule is a multiple of {size}. Resize or crop the images."
             )
         patches = x.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (n, c, y, i, x, j)
-        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3)
+        # in order, as torch multiplies other layouts another way with gradients than without
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).contiguous()
 
 
 def sines(
