@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -53,7 +53,7 @@ def parse_classifier(text: str) -> ClassifierSpec:
         raise UnknownName(f"{family} classifier", name, known, _HELP)
     if at and not Path(file).is_file():
         raise InvalidInput(f"The weights {file} of {text!r} do not exist. {_HELP}")
-    return ClassifierSpec(cast(Family, family), name, Path(file) if at else None)
+    return ClassifierSpec(family, name, Path(file) if at else None)
 
 
 def open_classifier(spec: ClassifierSpec, num_classes: int) -> tuple[nn.Module, Views]:
