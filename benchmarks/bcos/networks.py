@@ -25,6 +25,7 @@ from benchmarks._harness import Row, finish, parser
 from dncbm.bcos import create_model
 from dncbm.bcos.convert import convert
 from dncbm.bcos.inputs import ImageModel
+from dncbm.bcos.layers import LogitLayer, logit_bias
 from dncbm.bcos.train import Photos, Run, TrainingConfig, train_classifier
 from dncbm.data.pixels import decoded
 from dncbm.data.sources import open_source
@@ -69,7 +70,12 @@ def _antialiased(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
 def _converted(classes: int, run_dir: Path, seed: int) -> nn.Module:
     twin = _standard(classes, run_dir, seed)
     twin.load_state_dict(load_file(run_dir / f"standard-{seed}" / WEIGHTS))
-    return convert(twin.eval())
+    stages = [getattr(twin, f"layer{stage}") for stage in range(1, 5)]
+    stem = [twin.conv1, twin.bn1, twin.relu, twin.maxpool]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), twin.fc]
+    model = convert(nn.Sequential(*stem, *stages, *head).eval())
+    model.network.append(LogitLayer(bias=logit_bias(classes)))
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
