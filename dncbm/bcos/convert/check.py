@@ -81,7 +81,7 @@ def check(original: nn.Module, network: nn.Module, exactly: Conversion, pixels: 
     """
     _check_function(original, exactly, pixels)
     trial = _in_double(network)
-    with sdpa_kernel(SDPBackend.MATH):
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         wrong = _wrong(trial, negated(pixels.cpu().double()))
     if wrong is not None:
         raise InvalidInput(f"The converted network {wrong} {_ADVICE}")

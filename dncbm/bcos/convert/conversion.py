@@ -55,7 +55,8 @@ def convert(
     network = _network(model, options)
     if options.logit_bias is not None:
         network = nn.Sequential(network, LogitLayer(bias=options.logit_bias))
-    return ImageModel(network.train(model.training).requires_grad_(True), encoding="negated")
+    result = ImageModel(network, encoding="negated")
+    return result.train(model.training).requires_grad_(True)
 
 
 def convert_clip(

@@ -57,8 +57,9 @@ def _timm_block(block: Any, scan: Scan) -> Block:
 
 
 def _timm_block_limits(block: Any) -> Iterable[tuple[bool, str]]:
-    kinds = tuple(type(part).__qualname__ for part in (block, block.attn, block.mlp))
-    yield kinds == ("Block", "Attention", "Mlp"), f"is made of {', '.join(kinds)}"
+    yield type(block).__qualname__ == "Block", "is another block than timm's Block"
+    kinds = tuple(type(part).__qualname__ for part in (block.attn, block.mlp))
+    yield kinds == ("Attention", "Mlp"), f"is made of {' and '.join(kinds)}"
     yield isinstance(block.attn.norm, nn.Identity), "normalises what attention found"
     yield block.attn.gate is None, "gates its attention"
     yield isinstance(block.mlp.norm, nn.Identity), "has a norm in its MLP"
