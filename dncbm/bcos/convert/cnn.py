@@ -33,6 +33,7 @@ _CLIP = "open_clip.transformer"
     *(f"{_TORCH}.padding.{name}" for name in ("ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d")),
     f"{_TORCH}.upsampling.Upsample", f"{_TORCH}.pixelshuffle.PixelShuffle",
     "torchvision.ops.stochastic_depth.StochasticDepth", "torchvision.ops.misc.Permute",
+    "dncbm.bcos.models.parts.StochasticDepth", "dncbm.bcos.layers.LogitLayer",
     f"{_TIMM}.drop.DropPath", f"{_TIMM}.layer_scale.LayerScale",
     f"{_TIMM}.layer_scale.LayerScale2d", f"{_TIMM}.blur_pool.BlurPool2d",
     *(f"{_TIMM}.adaptive_avgmax_pool.FastAdaptive{name}Pool"
