@@ -1,7 +1,6 @@
 """A trained network to its B-cos form: encoders learn from themselves, classifiers from labels."""
 
 import hashlib
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from dncbm.artifacts import fingerprint, load_manifest
+from dncbm.bcos.convert import ConvertOptions, clamp_exponents, convert, set_b
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.layers import logit_bias
 from dncbm.bcos.originals import FAMILIES, open_classifier, parse_classifier
@@ -46,8 +46,6 @@ SCRATCH: Final = "scratch"
 _SCRATCH_SIZE = 224
 _ANNEALED_FOR = 0.5
 """Share of the updates over which B rises to its end, where it is annealed."""
-_ONE = 1 + 1e-6
-"""Least B of a learnable layer."""
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "encoder": {"loss": "pairwise", "learning_rate": 1e-4},
     "classifier": {"loss": "uniform-off-label", "learning_rate": 1e-4},
@@ -112,12 +110,11 @@ class BcosRecipe:
     def conversion(self, num_classes: int | None = None) -> dict[str, Any]:
         """Fields of `ConvertOptions`, checked."""
         start = {} if num_classes is None else {"logit_bias": logit_bias(num_classes)}
-        kind = importlib.import_module("dncbm.bcos.convert").ConvertOptions
-        known = [item.name for item in fields(kind)]
+        known = [item.name for item in fields(ConvertOptions)]
         for name in self.convert:
             if name not in known:
                 raise UnknownName("conversion option", name, known)
-        return asdict(kind(**{"b": self.b, **start, **self.convert}))
+        return asdict(ConvertOptions(**{"b": self.b, **start, **self.convert}))
 
 
 def bcosify_stage(
@@ -253,9 +250,8 @@ class _Job:
 
     def converted(self, network: nn.Module) -> ImageModel:
         """The network to train; where B is annealed, with B at its start."""
-        room = importlib.import_module("dncbm.bcos.convert")
-        options = room.ConvertOptions(**self.blueprint.conversion or {})
-        model: ImageModel = room.convert(network.cpu().eval(), options)
+        options = ConvertOptions(**self.blueprint.conversion or {})
+        model = convert(network.cpu().eval(), options)
         return model.requires_grad_(True).to(memory_format=torch.channels_last)
 
     def run(self, network: nn.Module) -> Run:
@@ -287,7 +283,6 @@ def _on_step(network: nn.Module, blueprint: Blueprint) -> Callable[[int, int], N
     """Raises an annealed B to its end; keeps a learnable one at 1 or above."""
     options = blueprint.conversion or {}
     if options.get("b_mode") == "annealed":
-        set_b = importlib.import_module("dncbm.bcos.convert").set_b
         end = float(options["b"])
 
         def anneal(step: int, steps: int) -> None:
@@ -296,13 +291,7 @@ def _on_step(network: nn.Module, blueprint: Blueprint) -> Callable[[int, int], N
 
         return anneal
     if options.get("b_mode") == "learnable":
-        exponents = [p for name, p in network.named_parameters() if name.endswith(".b")]
-
-        def keep(step: int, steps: int) -> None:
-            for exponent in exponents:
-                exponent.data.clamp_(min=_ONE)
-
-        return keep
+        return lambda step, steps: clamp_exponents(network)
     return None
 
 

@@ -1,6 +1,5 @@
 """B-cos networks on disk: weights, and how the network around them is built anew."""
 
-import importlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,9 @@ from dncbm.artifacts import (
     verify_files,
     write_json,
 )
+from dncbm.bcos.convert import ConvertOptions, convert
 from dncbm.bcos.inputs import ImageModel
+from dncbm.bcos.models.zoo import create_model
 from dncbm.bcos.originals import build_classifier
 from dncbm.data.views import Views
 from dncbm.errors import ArtifactError, ArtifactMismatch, InvalidInput
@@ -54,8 +55,7 @@ class Blueprint:
             InvalidInput: the tower is missing.
         """
         if self.family == "scratch":
-            create = importlib.import_module("dncbm.bcos").create_model
-            return ImageModel(create(self.name, **self.arguments), encoding="inverse")
+            return ImageModel(create_model(self.name, **self.arguments), encoding="inverse")
         if self.family == "encoder":
             if original is None:
                 raise InvalidInput(
@@ -67,10 +67,8 @@ class Blueprint:
             network, _ = build_classifier(self.family, self.name, **self.arguments)
         if self.conversion is None:
             return network
-        room = importlib.import_module("dncbm.bcos.convert")
         options = {**self.conversion, "b_mode": self._b_mode(), "check": False}
-        model: ImageModel = room.convert(network, room.ConvertOptions(**options))
-        return model
+        return convert(network, ConvertOptions(**options))
 
     def _b_mode(self) -> str:
         """B has risen to its end once a network is stored."""

@@ -1,9 +1,7 @@
 """A conversion that keeps the function: small, and independent of the layers' own rules."""
 
-import sys
 from copy import deepcopy
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 from torch import Tensor, nn
@@ -46,6 +44,8 @@ def set_b(model: ImageModel, value: float) -> None:
 
 
 def standin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `dncbm.bcos.convert` be this."""
-    room = SimpleNamespace(convert=convert, ConvertOptions=Options, set_b=set_b)
-    monkeypatch.setitem(sys.modules, "dncbm.bcos.convert", room)
+    """Let conversions be this."""
+    for name, value in (("convert", convert), ("ConvertOptions", Options)):
+        monkeypatch.setattr(f"dncbm.bcos.store.{name}", value)
+        monkeypatch.setattr(f"pipelines.bcosify.{name}", value)
+    monkeypatch.setattr("pipelines.bcosify.set_b", set_b)
