@@ -30,6 +30,8 @@ _SHOWN = 3
 def load_weights(model: M, source: str | Path, *, progress: bool = True) -> M:
     """Fill a network, in place, with the weights of a checkpoint; all of them or none.
 
+    A network made on torch's `meta` device takes the tensors of the file as they are.
+
     Takes the files of B-cos v2 as they are, checkpoints of trainers (weights under `state_dict` or
     `model`, with a prefix), and names without the level `.linear.`. Nothing in a file is executed.
 
@@ -50,7 +52,7 @@ def load_weights(model: M, source: str | Path, *, progress: bool = True) -> M:
     network = model.network if isinstance(model, ImageModel) else model
     path = _fetched(str(source), progress) if _is_url(source) else Path(source)
     state = _named(network, _read(path), str(source))
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=next(network.parameters()).is_meta)
     return model
 
 
@@ -142,12 +144,13 @@ def _require_same(network: nn.Module, wanted: State, found: State, source: str) 
         "missing": [key for key in wanted if key not in found],
         "unexpected": [key for key in found if key not in wanted],
         "of another shape": list(shapes.values()),
+        "not finite": [key for key, value in found.items() if not value.isfinite().all()],
     }
     told = [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
     if told:
         raise InvalidInput(
             f"The weights of {source} are not those of this {type(network).__name__}: "
-            f"{'; '.join(told)}. The rule is the same names and shapes. {_advice(network, shapes)}"
+            f"{'; '.join(told)}. The rule is finite tensors of the same names and shapes. {_advice(network, shapes)}"
         )
 
 

@@ -127,9 +127,10 @@ def test_the_listing_of_bcos_v2_is_the_one_of_the_fingerprints(shared_data: Path
 def test_rows_are_the_oracles(family: str) -> None:
     """W(x), positions and biases, class by class, against products of explicit matrices.
 
-    Sums alone would be blind, as networks without biases are homogeneous. Seen to fail for all
-    families with `held` taken out of the factors of layers.py, and for the two ViTs with `held`
-    taken from q and k, while the sum of pixels, position and bias stayed the logit for the CNNs.
+    Sums alone see little, as networks without biases are homogeneous but for small constants.
+    Seen to fail in every family with `held` taken out of the factors of layers.py (where pixels,
+    position and bias of `simple_vit` still summed to the logit), in those with norms of each image
+    with it taken out of norms.py, in both ViTs with it taken from q and k or without `added`.
     """
     model, images = _tiny(family), _images(family)[:1]
     _, given, _, explicit = TINY[family]

@@ -95,6 +95,18 @@ def test_weights_of_another_network_change_nothing(tmp_path: Path) -> None:
     assert _same(fresh.state_dict(), before)
 
 
+def test_weights_must_be_finite_and_fill_empty_networks(tmp_path: Path) -> None:
+    saved = _network().state_dict()
+    torch.save(saved, tmp_path / "net.pth")
+    with torch.device("meta"):
+        fresh = _network()
+    assert _same(load_weights(fresh, tmp_path / "net.pth").state_dict(), saved)
+    saved["bn1.weight"][1] = torch.nan
+    torch.save(saved, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"1 not finite \(bn1.weight\)"):
+        load_weights(_network(), tmp_path / "net.pth")
+
+
 class _Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("/nonexistent/trap"),))
