@@ -1,18 +1,43 @@
 """The command line: one command per stage, each a thin skin over a function of this package."""
 
-import importlib
-import json
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from dncbm.artifacts import package_version
-from dncbm.errors import ArtifactMismatch, InvalidInput
+from dncbm.errors import ArtifactMismatch
+from pipelines.cli_parts import (
+    SAE_PRESETS,
+    AsJson,
+    Backend,
+    Data,
+    Dataset,
+    Device,
+    EncoderSpec,
+    Engine,
+    Model,
+    NamingPreset,
+    Nec,
+    Out,
+    Photos,
+    Precision,
+    SaePreset,
+    Seed,
+    Set,
+    Solver,
+    Verbose,
+    Vocabulary,
+    Workers,
+    commands,
+    given,
+    overridden,
+    print_json,
+    show,
+)
 from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
-from pipelines.recipes import TABLES, Recipe, located, merged, read_recipe
+from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
 
@@ -22,59 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory.")]
-Photos = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.")
-]
-Nec = Annotated[int | None, typer.Option(help="Use the head with this many concepts per class.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line last, for machines.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", help="Photos: a folder (one sub-folder per class), zip, tar, CSV, Parquet."
-    ),
-]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="hf:NAME or torchvision:NAME (needs the network).")
-]
-EncoderSpec = Annotated[
-    str,
-    typer.Option(
-        "--encoder", help="mini, ARCH:PRETRAINED, hf-hub:ORG/NAME or ARCH:/path/to/weights."
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")]
-Backend = Annotated[
-    str,
-    typer.Option(
-        help="What computes embeddings on a CPU: torch, torch-bf16, onnxruntime, openvino, "
-        "openvino-bf16, onnxruntime-int8; or auto: measured here, the fastest exact one."
-    ),
-]
-Engine = Annotated[str, typer.Option(help="local, or ray: the cluster at $RAY_ADDRESS.")]
-Workers = Annotated[int, typer.Option(help="Image decoding processes.")]
-Vocabulary = Annotated[
-    str | None, typer.Option(help="Word list, one entry per line; default: the bundled one.")
-]
-SaePreset = Annotated[str, typer.Option("--sae-preset", help="default, dncbm-paper, topk, ...")]
-NamingPreset = Annotated[str, typer.Option("--naming-preset", help="default or paper.")]
-Solver = Annotated[str | None, typer.Option(help="Probe solver: elastic-net or paper.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Override a field of sae, naming or probe, e.g. sae.num_concepts=1024; "
-        "FIELD= takes an override back.",
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")]
-_SAE_PRESETS = (
-    "default, topk, batchtopk, matryoshka, msae, archetypal, relu, gated, jumprelu or dncbm-paper."
-)
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -126,7 +98,7 @@ def quickstart(
         sae_preset=sae_preset,
         naming_preset=naming_preset,
         seed=seed,
-        **merged({}, _overrides(overrides, solver)),
+        **merged({}, overridden(overrides, solver)),
     )
     _run(recipe.located(Path.cwd()), out, as_json=as_json)
 
@@ -149,7 +121,7 @@ def _run(recipe: Recipe, out: Path, *, as_json: bool) -> None:
     with progress_listener(quiet=False) as progress:
         result = run_pipeline(recipe, Workspace(out), progress)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         show_result(result, Workspace(out))
 
@@ -183,14 +155,14 @@ def embed(
         seed=seed,
     )
     with progress_listener() as progress:
-        result = _commands().embed(recipe.located(Path.cwd()), Workspace(out), progress)
-    _show(result, as_json)
+        result = commands().embed(recipe.located(Path.cwd()), Workspace(out), progress)
+    show(result, as_json)
 
 
 @app.command()
 def discover(
     model: Model,
-    preset: Annotated[str | None, typer.Option(help=_SAE_PRESETS)] = None,
+    preset: Annotated[str | None, typer.Option(help=SAE_PRESETS)] = None,
     overrides: Set = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the autoencoder.")] = None,
     stability: Annotated[
@@ -209,13 +181,13 @@ def discover(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    tables = _overrides(overrides, None, only=("sae",))
+    tables = overridden(overrides, None, only=("sae",))
     if seed is not None:
         tables.setdefault("sae", {})["seed"] = seed
-    changes = tables | _given(sae_preset=preset, stability=stability, train_workers=train_workers)
+    changes = tables | given(sae_preset=preset, stability=stability, train_workers=train_workers)
     with progress_listener() as progress:
-        result = _commands().discover(Workspace(model), changes, progress)
-    _show(result, as_json)
+        result = commands().discover(Workspace(model), changes, progress)
+    show(result, as_json)
 
 
 @app.command()
@@ -233,14 +205,14 @@ def name(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    changes = _overrides(overrides, None, only=("naming",)) | _given(
+    changes = overridden(overrides, None, only=("naming",)) | given(
         vocabulary=vocabulary and located(vocabulary, Path.cwd()),
         naming_preset=preset,
         blocked_words=tuple(block) if block else None,
     )
     with progress_listener() as progress:
-        result = _commands().name(Workspace(model), changes, progress)
-    _show(result, as_json)
+        result = commands().name(Workspace(model), changes, progress)
+    show(result, as_json)
 
 
 @app.command()
@@ -256,10 +228,10 @@ def bottleneck(
     What is not given stays as it was in the last run on this model.
     """
     configure_logging(verbose=verbose)
-    changes = _overrides(overrides, solver, only=("probe",))
+    changes = overridden(overrides, solver, only=("probe",))
     with progress_listener() as progress:
-        result = _commands().bottleneck(Workspace(model), changes, progress)
-    _show(result, as_json)
+        result = commands().bottleneck(Workspace(model), changes, progress)
+    show(result, as_json)
 
 
 @app.command()
@@ -305,16 +277,16 @@ def bcosify(
     interrupted run resumes where it stopped.
     """
     configure_logging(verbose=verbose)
-    tables = _overrides(overrides, None, only=("training", "convert"))
-    given = _given(loss=loss, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=lr)
+    tables = overridden(overrides, None, only=("training", "convert"))
+    chosen = given(loss=loss, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=lr)
     choices = {
         "model": model, "teacher": teacher, "data": data, "dataset": dataset, "b": b, "size": size,
-        "convert": tables.get("convert", {}), "training": tables.get("training", {}) | given,
+        "convert": tables.get("convert", {}), "training": tables.get("training", {}) | chosen,
         "device": device, "seed": seed,
     }  # fmt: skip
     with progress_listener() as progress:
-        result = _commands().bcosify(choices, Workspace(out), progress)
-    _show(result, as_json)
+        result = commands().bcosify(choices, Workspace(out), progress)
+    show(result, as_json)
 
 
 @app.command()
@@ -332,11 +304,11 @@ def predict(
 ) -> None:
     """The class of each photo and the named concepts that made it."""
     configure_logging(verbose=verbose)
-    result = _commands().predict(model, images, top=top, nec=nec, device=device, by=by)
+    result = commands().predict(model, images, top=top, nec=nec, device=device, by=by)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        _commands().show_predictions(result)
+        commands().show_predictions(result)
 
 
 @app.command()
@@ -372,11 +344,11 @@ def explain(
         top=top, nec=nec,
     )  # fmt: skip
     asked = pixels or classes or concepts or texts
-    result = _commands().explain(model, images, targets, out if asked else None, device=device)
+    result = commands().explain(model, images, targets, out if asked else None, device=device)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        _commands().show_predictions(result)
+        commands().show_predictions(result)
 
 
 @app.command()
@@ -391,8 +363,8 @@ def evaluate(
     """Accuracy on the held-out photos, or on photos of your own with --data."""
     configure_logging(verbose=verbose)
     with progress_listener() as progress:
-        result = _commands().evaluate(model, data, dataset, progress, device=device)
-    _show(result, as_json)
+        result = commands().evaluate(model, data, dataset, progress, device=device)
+    show(result, as_json)
 
 
 @app.command()
@@ -400,8 +372,8 @@ def report(model: Model, as_json: AsJson = False, verbose: Verbose = False) -> N
     """The HTML report of a finished model."""
     configure_logging(verbose=verbose)
     with progress_listener() as progress:
-        result = _commands().report(Workspace(model), progress)
-    _show(result, as_json)
+        result = commands().report(Workspace(model), progress)
+    show(result, as_json)
 
 
 @app.command()
@@ -414,7 +386,7 @@ def serve(
 ) -> None:
     """Serve a model directory (or a folder of several) over HTTP."""
     configure_logging(verbose=verbose)
-    _commands().serve(model, host, port, device)
+    commands().serve(model, host, port, device)
 
 
 @app.command()
@@ -426,57 +398,12 @@ def doctor(
     from pipelines.doctor import examine
 
     found = examine(model)
-    _show(found, as_json)
+    show(found, as_json)
     if any(state.startswith("stale") for state in found.get("model", {}).values()):
         raise ArtifactMismatch(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
-
-
-def _commands() -> ModuleType:
-    """The stages, imported when one runs: `dncbm --help` need not load torch."""
-    return importlib.import_module("pipelines.commands")
-
-
-def _overrides(
-    assignments: list[str] | None, solver: str | None, *, only: tuple[str, ...] = TABLES
-) -> dict[str, dict[str, Any]]:
-    """`sae.k=16` and `probe.solver=paper` as `{"sae": {...}, "probe": {...}}`."""
-    tables: dict[str, dict[str, Any]] = {}
-    for assignment in assignments or ():
-        target, equals, text = assignment.partition("=")
-        table, dot, key = target.partition(".")
-        if not (equals and dot and key and table in only):
-            forms = " or ".join(f"{name}.FIELD=VALUE" for name in only)
-            raise InvalidInput(f"--set {assignment!r} is not of the form {forms}.")
-        tables.setdefault(table, {})[key] = _parse(text)
-    if solver is not None:
-        tables.setdefault("probe", {})["solver"] = solver
-    return tables
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _show(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        _commands().show_table(result)
-
-
-def _print_json(result: dict[str, Any]) -> None:
-    stdout.file.write(json.dumps(result) + "\n")
-    stdout.file.flush()
 
 
 def main() -> None:
