@@ -26,7 +26,7 @@ from dncbm.bcos.train import Photos
 
 WINDOWS = (1, 3, 7)
 SIDES = (2, 3)
-_AT_ONCE = 50
+_AT_ONCE = 10
 
 Method = Callable[[Tensor, Tensor], Tensor]
 """Pictures and the classes of their cells to maps."""
@@ -112,14 +112,14 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("run_dir", type=Path)
     made.add_argument("--data", required=True, help="the photos of the runs")
-    made.add_argument("--grids", type=int, default=250)
+    made.add_argument("--grids", type=int, default=100)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--threads", type=int, default=2)
     options = made.parse_args()
     torch.set_num_threads(options.threads)
     photos, classes = read_photos(options.data, options.run_dir)
     rows: list[Any] = []
-    for name in NAMES:
+    for name in sorted(NAMES):
         if (options.run_dir / f"{name}-{options.seed}" / WEIGHTS).exists():
             rows += rows_of(name, photos, len(classes), options)
     finish("bcos_localisation", rows, ratios_of(rows), options)
