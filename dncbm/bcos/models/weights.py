@@ -30,10 +30,9 @@ _SHOWN = 3
 def load_weights(model: M, source: str | Path, *, progress: bool = True) -> M:
     """Fill a network, in place, with the weights of a checkpoint; all of them or none.
 
-    A network made on torch's `meta` device takes the tensors of the file as they are.
-
     Takes the files of B-cos v2 as they are, checkpoints of trainers (weights under `state_dict` or
     `model`, with a prefix), and names without the level `.linear.`. Nothing in a file is executed.
+    A network made on torch's `meta` device takes over the tensors of the file.
 
     Args:
         model: from `create_model`, or an `ImageModel` of one.
@@ -150,7 +149,8 @@ def _require_same(network: nn.Module, wanted: State, found: State, source: str) 
     if told:
         raise InvalidInput(
             f"The weights of {source} are not those of this {type(network).__name__}: "
-            f"{'; '.join(told)}. The rule is finite tensors of the same names and shapes. {_advice(network, shapes)}"
+            f"{'; '.join(told)}. The rule is finite tensors of the same names and shapes. "
+            f"{_advice(network, shapes)}"
         )
 
 
