@@ -144,11 +144,11 @@ def test_a_learnable_b_is_a_parameter_of_each_layer_with_a_gradient(b: float) ->
     assert len(found) == 3
     assert all(value.grad is not None and value.grad != 0 for value in found)
     set_b(model, 1.5)
-    assert all(float(value) == 1.5 for value in found)
+    assert all(value.item() == 1.5 for value in found)
     with torch.no_grad():
         found[0].fill_(0.2)
     clamp_exponents(model)
-    assert 1 < float(found[0]) < 1.001
+    assert 1 < found[0].item() < 1.001
     assert not exponents(convert(randomised(small_convnet)))
 
 

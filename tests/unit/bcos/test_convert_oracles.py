@@ -29,7 +29,8 @@ def arrays(*values: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def agree(found: Tensor, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+    tolerance = 1e-12 * np.abs(expected).max()  # maps shrink as B grows
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-9, atol=tolerance)
 
 
 @pytest.mark.parametrize("b", [1.0, 1.5, 2.0, 3.0])
@@ -83,6 +84,7 @@ def test_the_bias_takes_over_the_mean(norm: str) -> None:
 
 
 def test_attention_is_held() -> None:
+    """Seen to fail with the gradient of the fused kernel."""
     qkv, proj = (randomised(lambda o=o: nn.Linear(6, o)).double() for o in (18, 6))
     x = torch.randn(5, 6, dtype=torch.float64)
     weights = (*arrays(*qkv.weight.chunk(3)), *arrays(proj.weight))
