@@ -101,7 +101,9 @@ class BcosConv2d(nn.Module):
             out = out + added(self.linear.bias[:, None, None], x, "bias")
         if self.max_out > 1:
             out = out.unflatten(1, (-1, self.max_out)).max(dim=2).values
-        return out if self.b == 1 else aligned(out, self._lengths(x, out.shape[1]), self.b)
+        if not isinstance(self.b, Tensor) and self.b == 1:
+            return out
+        return aligned(out, self._lengths(x, out.shape[1]), self.b)
 
     def _lengths(self, x: Tensor, outputs: int) -> Tensor:
         """Length of the patch behind each place: (n, 1 or outputs, y, x)."""
