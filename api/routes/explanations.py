@@ -20,8 +20,8 @@ from dncbm.types import Attribution
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
-_MOST = 100
-"""Maps per request."""
+_MOST = 32
+"""Maps per request; a post hoc one may cost twenty passes of the encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def explain(
     model.check_nec(nec)
     check_pixels(uploads, service.options)
     _check_count(len(uploads) * wanted.maps)
-    images = decode_uploads(uploads, service.options)
     with service.limiter.slot():
+        images = decode_uploads(uploads, service.options)
         found = model.predictor.explain(
             images,
             classes=wanted.classes,
