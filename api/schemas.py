@@ -124,7 +124,9 @@ class AttributionOut(_Schema):
     bias: float | None = Field(description="What does not depend on the photo; null post hoc.")
     method: str = Field(examples=["bcos", "grad_cam"])
     exact: bool = Field(description="Whether the map, `position` and `bias` sum to `value`.")
-    heat: str = Field(description="PNG as data address, RGBA: red for, blue against.")
+    heat: str = Field(
+        description="PNG as data address, RGBA: red for, blue against; smoothed for the eye."
+    )
     picture: str | None = Field(
         description="PNG as data address, RGBA: what the encoder looks for, where it found it; "
         "null post hoc."

@@ -14,7 +14,7 @@ from api.images import Upload, check_pixels, decode_uploads
 from api.routes.predictions import UPLOAD_BODY, UPLOAD_PROBLEMS, read_photos
 from api.schemas import AttributionOut, ExplainAnswer, ImageExplanation
 from api.service import ModelDep, Nec, ServiceDep
-from dncbm.bcos.render import heat
+from dncbm.bcos.render import heat, window_of
 from dncbm.errors import InvalidInput
 from dncbm.types import Attribution
 
@@ -130,7 +130,7 @@ def _attribution(item: Attribution, arrays: bool) -> AttributionOut:
         bias=item.bias,
         method=item.method,
         exact=item.exact,
-        heat=_png(heat(torch.from_numpy(item.map)).numpy()),
+        heat=_png(heat(torch.from_numpy(item.map), smooth=window_of(len(item.map))).numpy()),
         picture=None if item.picture is None else _png(item.picture),
         map=item.map.tolist() if arrays else None,
     )

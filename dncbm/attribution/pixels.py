@@ -15,7 +15,7 @@ from dncbm.attribution.heads import Head
 from dncbm.attribution.methods import grad_cam, integrated_gradients, smoothed
 from dncbm.bcos.explain import explain
 from dncbm.bcos.inputs import ImageModel
-from dncbm.bcos.render import rgba
+from dncbm.bcos.render import rgba, window_of
 
 EXACT = "bcos"
 _STEPS = 20
@@ -50,7 +50,8 @@ def pixel_maps(tower: nn.Module, pixels: Float[Tensor, "n 3 h w"], head: Head) -
     """
     if isinstance(tower, ImageModel):
         found = explain(tower, pixels, head)
-        pictures = rgba(found.inputs[:, None], found.weights)
+        window = window_of(pixels.shape[-2])
+        pictures = rgba(found.inputs[:, None], found.weights, smooth=window)
         return PixelMaps(found.values, found.maps, EXACT, found.position, found.bias, pictures)
     with torch.no_grad():
         values = head(tower(pixels))

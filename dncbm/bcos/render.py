@@ -46,16 +46,28 @@ def rgba(
 
 
 def heat(
-    maps: Float[Tensor, "*n h w"], *, percentile: float = PERCENTILE
+    maps: Float[Tensor, "*n h w"], *, smooth: int = 1, percentile: float = PERCENTILE
 ) -> Float[Tensor, "*n h w 4"]:
     """Contributions as RGBA in [0, 1]: red for, blue against, the more opaque the more.
 
     Each map has its own symmetric scale, which ends at a percentile of the absolute values.
+
+    Args:
+        maps: contributions.
+        smooth: side of the window over which they are averaged, odd; 1 shows each pixel's own.
+        percentile: where the scale ends.
     """
+    shape = maps.shape
+    maps = _smoothed(maps.reshape(-1, *shape[-2:]), smooth).view(shape)
     top = torch.quantile(maps.abs().flatten(-2), percentile / 100, dim=-1)[..., None, None]
     scaled = (maps / top.clamp_min(_TINY)).clamp(-1, 1)
     nothing = torch.zeros_like(scaled)
     return torch.stack([(scaled > 0).to(maps), nothing, (scaled < 0).to(maps), scaled.abs()], -1)
+
+
+def window_of(side: int) -> int:
+    """A window to look at maps of so many pixels with: 15 of 224, as B-cos v2's pictures."""
+    return 2 * round(side / 32) + 1
 
 
 def on_white(picture: Float[Tensor, "*n h w 4"]) -> UInt8[Tensor, "*n h w 3"]:

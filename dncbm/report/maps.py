@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
-from dncbm.bcos.render import heat
+from dncbm.bcos.render import heat, window_of
 from dncbm.types import Attribution
 
 _INCHES = 2.2
@@ -54,8 +54,9 @@ def _panels(seen: np.ndarray, items: Sequence[Attribution]) -> list[_Panel]:
 def overlay(
     seen: UInt8[np.ndarray, "h w 3"], contributions: Float[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w 3"]:
-    """Contributions in red and blue over the faded grey photo."""
-    colour = heat(torch.from_numpy(contributions)).numpy()
+    """Contributions in red and blue over the faded grey photo, smoothed for the eye."""
+    window = window_of(contributions.shape[0])
+    colour = heat(torch.from_numpy(contributions), smooth=window).numpy()
     grey = seen.mean(axis=-1, keepdims=True) / 255
     paper = 1 - _FADED * (1 - grey)
     opacity = colour[..., 3:]

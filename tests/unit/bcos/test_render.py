@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dncbm.bcos.render import heat, on_white, rgba
+from dncbm.bcos.render import heat, on_white, rgba, window_of
 from tests.oracles import bcos as oracle
 
 
@@ -32,3 +32,12 @@ def test_contributions_are_red_for_and_blue_against() -> None:
     assert picture == [[[1, 0, 0, 1], [0, 0, 1, 0.5]], [[0, 0, 0, 0], [1, 0, 0, 0.5]]]
     assert on_white(heat(maps, percentile=100.0))[0, 0].tolist() == [[255, 0, 0], [128, 128, 255]]
     assert not heat(torch.zeros(1, 2, 2))[..., 3].any()
+
+
+def test_heat_can_be_smoothed() -> None:
+    maps = torch.zeros(2, 5, 5)
+    maps[:, 2, 2] = 9.0
+    opacity = heat(maps, smooth=3, percentile=100.0)[..., 3]
+    assert opacity[0, 1:4, 1:4].eq(1).all()
+    assert float(opacity[0].sum()) == 9
+    assert (window_of(224), window_of(96), window_of(8)) == (15, 7, 1)
