@@ -17,9 +17,11 @@ from pipelines.cli_parts import (
     Device,
     EncoderSpec,
     Engine,
+    Loss,
     Model,
     NamingPreset,
     Nec,
+    Original,
     Out,
     Photos,
     Precision,
@@ -237,25 +239,13 @@ def bottleneck(
 @app.command()
 def bcosify(
     out: Out,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="An encoder (as --encoder), torchvision:NAME[@FILE], timm:NAME[@FILE], or "
-            "scratch:NAME for a B-cos network without trained weights.",
-        ),
-    ] = "mini",
+    model: Original = "mini",
     data: Data = None,
     dataset: Dataset = None,
     teacher: Annotated[
         str | None, typer.Option(help="Encoder to learn from; default: the model itself.")
     ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            help="pairwise or cosine (encoders); uniform-off-label, bce or cross-entropy."
-        ),
-    ] = None,
+    loss: Loss = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the photos; 10.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos per update; 64.")] = None,

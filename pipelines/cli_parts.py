@@ -63,6 +63,18 @@ Seed = Annotated[int, typer.Option(help="Seed of split, autoencoder and probe.")
 SAE_PRESETS = (
     "default, topk, batchtopk, matryoshka, msae, archetypal, relu, gated, jumprelu or dncbm-paper."
 )
+Original = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="An encoder (as --encoder), torchvision:NAME[@FILE], timm:NAME[@FILE], or "
+        "scratch:NAME for a B-cos network without trained weights.",
+    ),
+]
+Loss = Annotated[
+    str | None,
+    typer.Option(help="pairwise or cosine (encoders); uniform-off-label, bce or cross-entropy."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
 
 
