@@ -28,7 +28,9 @@ from pipelines.cli_parts import (
     SaePreset,
     Seed,
     Set,
+    SetTraining,
     Solver,
+    Teacher,
     Verbose,
     Vocabulary,
     Workers,
@@ -242,9 +244,7 @@ def bcosify(
     model: Original = "mini",
     data: Data = None,
     dataset: Dataset = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Encoder to learn from; default: the model itself.")
-    ] = None,
+    teacher: Teacher = None,
     loss: Loss = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the photos; 10.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
@@ -252,10 +252,7 @@ def bcosify(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     b: Annotated[float, typer.Option(help="Exponent B of the layers, at least 1.")] = 2.0,
     size: Annotated[int | None, typer.Option(help="Pixels; default: as the model.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A field of training or convert, e.g. convert.bias=keep."),
-    ] = None,
+    overrides: SetTraining = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of split, order and crops.")] = 0,
     as_json: AsJson = False,

@@ -71,6 +71,13 @@ Original = Annotated[
         "scratch:NAME for a B-cos network without trained weights.",
     ),
 ]
+Teacher = Annotated[
+    str | None, typer.Option(help="Encoder to learn from; default: the model itself.")
+]
+SetTraining = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field of training or convert, e.g. convert.bias=keep."),
+]
 Loss = Annotated[
     str | None,
     typer.Option(help="pairwise or cosine (encoders); uniform-off-label, bce or cross-entropy."),
