@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dncbm.artifacts import package_version
 from dncbm.errors import ArtifactMismatch
 from pipelines.cli_parts import (
     SAE_PRESETS,
@@ -39,8 +38,9 @@ from pipelines.cli_parts import (
     overridden,
     print_json,
     show,
+    show_version,
 )
-from pipelines.console import configure_logging, progress_listener, run_guarded, stdout
+from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
@@ -53,17 +53,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        stdout.print(f"dncbm {package_version()}")
-        raise typer.Exit
-
-
 @app.callback()
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Image classifiers whose every decision is a sum of named concepts."""

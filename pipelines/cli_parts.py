@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dncbm.artifacts import package_version
 from dncbm.errors import InvalidInput
 from pipelines.console import stdout
 from pipelines.recipes import TABLES
@@ -131,3 +132,10 @@ def print_json(result: dict[str, Any]) -> None:
     """One line, last."""
     stdout.file.write(json.dumps(result) + "\n")
     stdout.file.flush()
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop, where it is asked for."""
+    if wanted:
+        stdout.print(f"dncbm {package_version()}")
+        raise typer.Exit
