@@ -44,8 +44,10 @@ _ADVICE = (
 Conversion = Callable[[nn.Module], nn.Module]
 
 
-def noise(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """Pixels (1, 3, h, w) of the first size that the network (6 channels) takes.
+def noise(original: nn.Module, network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Pixels (1, 3, h, w) of the first size that both the original and the network take.
+
+    The network, which reads six channels, may take more: without positions any size will do.
 
     Raises:
         InvalidInput: it takes none.
@@ -57,6 +59,7 @@ def noise(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Tensor:
         try:
             with torch.no_grad():
                 network(negated(pixels))
+                original(pixels)
         except _FAILURES as failure:
             message = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
             continue

@@ -89,7 +89,7 @@ def _network(model: nn.Module, options: ConvertOptions) -> nn.Module:
     if isinstance(network, VisionTower):  # all its parts are known
         return network
     if options.check or options.head_before_pool is not False:
-        pixels = noise(network, _sizes(model))
+        pixels = noise(model, network, _sizes(model))
         _move_head(network, pixels, options)
     if options.check:
         exact = replace(EXACT, head_before_pool=options.head_before_pool)

@@ -1,6 +1,7 @@
 import open_clip
 import pytest
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
 from dncbm.bcos.convert import EXACT, convert, convert_clip, load_bcosified
@@ -69,3 +70,15 @@ def test_weights_load_below_a_logit_bias_too() -> None:
     load_bcosified(shifted, plain.network.state_dict())
     pixels = torch.randn(1, 3, 32, 32)
     assert torch.allclose(shifted(pixels), plain(pixels) - 1)
+
+
+def test_a_tower_that_takes_one_size_is_checked_at_that_size() -> None:
+    """Without its positions the converted one would take the smaller trial image too."""
+    torch.manual_seed(0)
+    tower = ModifiedResNet([1, 1, 1, 1], output_dim=8, heads=8, image_size=96, width=8).eval()
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        tower(torch.randn(1, 3, 64, 64))
+    exact = convert(tower, EXACT)
+    pixels = torch.randn(1, 3, 96, 96)
+    torch.testing.assert_close(exact(pixels), tower(pixels), rtol=1e-3, atol=1e-5)
+    assert convert(tower)(pixels).shape == (1, 8)
