@@ -1,7 +1,7 @@
 """B-cosification: a pre-trained network as a B-cos network, in one call.
 
     convert(torchvision.models.resnet18(weights="DEFAULT").eval())
-    convert_clip(open_clip.create_model("RN50", pretrained="openai"), b=1.5, bias="decay")
+    convert_clip(open_clip.create_model("RN50", pretrained="openai").eval(), bias="decay")
 
 See `options.py` for the choices, `rules.py` for layers of your own, `check.py` for the trial run.
 """
