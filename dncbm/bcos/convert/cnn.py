@@ -19,6 +19,7 @@ from dncbm.bcos.convert.parts import (
 )
 from dncbm.bcos.convert.rules import Scan, converted, rule
 from dncbm.bcos.layers import BcosConv2d
+from dncbm.bcos.models.parts import AntialiasedBcosConv2d, Halved
 
 _TORCH = "torch.nn.modules"
 _ACTS = f"{_TORCH}.activation"
@@ -49,14 +50,27 @@ def _linear_already(layer: nn.Module, scan: Scan) -> nn.Module:
 def _conv(conv: Any, scan: Scan) -> nn.Module:
     options = scan.options
     bias = conv.bias if options.biased else None
+    smooth = options.antialiased and _is_uneven(conv)
+    kind: type[BcosConv2d] = AntialiasedBcosConv2d if smooth else BcosConv2d
     with torch.device("meta"):
-        layer = BcosConv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, stride=conv.stride,
-            padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+        layer = kind(
+            conv.in_channels, conv.out_channels, conv.kernel_size,
+            stride=2 if smooth else conv.stride, padding=conv.padding,
+            dilation=conv.dilation, groups=conv.groups,
             padding_mode=conv.padding_mode, bias=bias is not None, b=start_b(options),
             unit_norm=options.normalize_weights,
         )  # fmt: skip
     return exponent(filled(layer, linear__weight=conv.weight, linear__bias=bias), options)
+
+
+def _is_uneven(layer: Any) -> bool:
+    """Whether a stride of 2 lets some pixels take part in more windows than their neighbours."""
+    sides = tuple(_pair(layer.kernel_size))
+    return tuple(_pair(layer.stride)) == (2, 2) and all(side % 2 == 1 for side in sides)
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 @rule(f"{_TORCH}.linear.Linear", f"{_TIMM}.linear.Linear")
@@ -197,6 +211,8 @@ def _max_pool(pool: Any, scan: Scan) -> nn.Module:
         return pool
     if pool.dilation not in (1, (1, 1)) or pool.return_indices:
         raise scan.refusal(pool, "is dilated or returns indices", "Convert with pool='keep'.")
+    if scan.options.antialiased and _is_uneven(pool) and not pool.ceil_mode:
+        return Halved()
     return nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, ceil_mode=pool.ceil_mode)
 
 

@@ -38,6 +38,10 @@ class ConvertOptions:
     `identity`: none, since B-cos layers are not linear themselves."""
     pool: Literal["avg", "keep"] = "avg"
     """Max pooling becomes average pooling, or stays (its routing is piecewise linear)."""
+    antialiased: bool = False
+    """Strides of 2 whose windows overlap unevenly (odd kernels) are taken after a low-pass, against
+    grids in explanations. Not the same function any more; training takes up the difference. A
+    kernel above 1 then costs four times as much."""
     head_before_pool: bool | None = None
     """The last linear layer at each place before the global average, which at B = 1 is the same.
     None: where only dropout lies between the two. True: there, or an error."""

@@ -15,6 +15,7 @@ from dncbm.bcos.convert import (
     set_b,
 )
 from dncbm.bcos.mode import explanation_mode
+from dncbm.bcos.models.zoo import create_model
 from dncbm.errors import InvalidInput, UnknownName
 from tests.unit.bcos.convert_zoo import FULL, SMALL, largest_error, randomised, unaccounted
 
@@ -102,6 +103,47 @@ def test_the_recipe_has_no_biases_and_average_pooling() -> None:
     kept = convert(randomised(small_convnet), bias="decay", pool="keep")
     assert len(biases(kept)) == 4
     assert any(isinstance(part, nn.MaxPool2d) for part in kept.modules())
+
+
+def _stages(resnet: nn.Module) -> list[nn.Module]:
+    names = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return [*(resnet.get_submodule(name) for name in names), *pool, resnet.get_submodule("fc")]
+
+
+@torch.no_grad()
+def test_antialiased_strides_are_those_of_the_ordinary_antialiased_network() -> None:
+    size = {"width": 8, "depths": (1, 1, 1, 1), "small_inputs": True}
+    plain = create_model("standard_resnet18", num_classes=3, **size).double().eval()
+    smooth = create_model("standard_resnet18", num_classes=3, antialiased=True, **size).double()
+    smooth.load_state_dict(plain.state_dict())
+    pixels = torch.randn(2, 3, 34, 38, dtype=torch.float64)
+    expected = smooth.eval()(pixels)
+    found = convert(nn.Sequential(*_stages(plain)).eval(), EXACT, antialiased=True)(pixels)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, plain(pixels), rtol=0.01)
+
+
+def test_antialiased_strides_treat_all_pixels_alike() -> None:
+    """A pointwise stride drops three pixels in four; a pool of 3 counts every second one twice."""
+    strided = (nn.Conv2d(3, 4, 1, stride=2, bias=False), nn.MaxPool2d(3, 2, 1))
+    for layers in (strided, strided[:1], (nn.Conv2d(3, 4, 1, bias=False), strided[1])):
+        for antialiased in (False, True):
+            model = nn.Sequential(*layers)
+            converted = convert(model, antialiased=antialiased, b=1.0, check=False)
+            pixels = torch.ones(1, 3, 24, 24, requires_grad=True)
+            (found,) = torch.autograd.grad(converted(pixels).sum(), pixels)
+            inside = found[0, 0, 8:16, 8:16]
+            assert torch.allclose(inside, inside[0, 0], atol=1e-6) == antialiased
+
+
+def test_windows_that_share_pixels_evenly_stay_as_they_are() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 2, stride=2), nn.MaxPool2d(2), nn.Conv2d(4, 4, 5, stride=4)
+    )
+    plain, smooth = (convert(model, antialiased=choice) for choice in (False, True))
+    pixels = torch.randn(1, 3, 40, 40)
+    torch.testing.assert_close(smooth(pixels), plain(pixels))
 
 
 def test_the_head_before_pooling_is_the_same_at_b_of_one_and_another_beyond() -> None:
