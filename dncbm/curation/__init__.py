@@ -1,0 +1,1 @@
+"""Edits of concept bottlenecks: proposed, measured, activated, reverted, and never lost."""

@@ -1,0 +1,1 @@
+"""Steps; each names the one before it."""

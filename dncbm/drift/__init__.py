@@ -1,0 +1,1 @@
+"""Concepts of live traffic against those of the training data."""

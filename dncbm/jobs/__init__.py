@@ -1,0 +1,1 @@
+"""Pipelines as durable jobs: submitting, following and cancelling them."""

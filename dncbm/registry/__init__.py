@@ -1,0 +1,1 @@
+"""The record of artifacts, models and aliases, with their lineage."""
