@@ -1,6 +1,7 @@
 """A dictionary of concepts arranged for browsing: filter, sort, page, examples."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ class ConceptCatalogue:
         self._columns["score"] = np.array([name.score for name in self.names], dtype=float)
         self._columns["margin"] = np.array([name.margin for name in self.names], dtype=float)
         self._columns["concept"] = np.arange(len(self.names), dtype=float)
+        self._counts = Counter(name.name for name in self.names)
         self._folded = [name.name.casefold() for name in self.names]
         self._examples = _group_examples(dictionary.examples)
 
@@ -47,6 +49,10 @@ class ConceptCatalogue:
     def unique_names(self) -> int:
         """How many different names there are."""
         return len({name.name for name in self.names if name.status == "named"})
+
+    def called(self, name: str) -> int:
+        """How many concepts have exactly this name."""
+        return self._counts[name]
 
     def concept(self, index: int) -> ConceptName:
         """The name of a concept, with its evidence.

@@ -10,6 +10,7 @@ import torch
 from fastapi import APIRouter, Depends, Query
 from PIL import Image
 
+from api.catalogue import ConceptCatalogue
 from api.images import Upload, check_pixels, decode_uploads
 from api.routes.predictions import UPLOAD_BODY, UPLOAD_PROBLEMS, read_photos
 from api.schemas import AttributionOut, ExplainAnswer, ImageExplanation
@@ -33,10 +34,12 @@ class Wanted:
     texts: list[str]
     top: int
 
-    @property
-    def maps(self) -> int:
-        """How many per photo."""
-        asked = len(self.classes) + len(self.concepts) + len(self.texts)
+    def maps(self, catalogue: ConceptCatalogue) -> int:
+        """How many per photo; a name stands for all concepts that have it."""
+        of_concepts = sum(
+            max(1, catalogue.called(item)) if isinstance(item, str) else 1 for item in self.concepts
+        )
+        asked = len(self.classes) + of_concepts + len(self.texts)
         return asked or self.top + 1
 
 
@@ -82,7 +85,7 @@ def explain(
     """
     model.check_nec(nec)
     check_pixels(uploads, service.options)
-    _check_count(len(uploads) * wanted.maps)
+    _check_count(len(uploads) * wanted.maps(model.catalogue))
     with service.limiter.slot():
         images = decode_uploads(uploads, service.options)
         found = model.predictor.explain(
@@ -115,8 +118,8 @@ def _numbers(items: list[str]) -> list[int | str]:
 def _check_count(maps: int) -> None:
     if maps > _MOST:
         raise InvalidInput(
-            f"The request asks for {maps} maps; one request may ask for {_MOST}. "
-            "Send fewer photos, or ask for fewer classes, concepts and texts at a time."
+            f"The request asks for {maps} maps; one request may ask for {_MOST}. Send fewer "
+            "photos, ask for less at a time, or give concepts that share a name by index."
         )
 
 
