@@ -52,6 +52,11 @@ def read_directory(folder: Path) -> dict[str, FoundArtifact]:
             f"{folder} is still being written: its name begins with a dot until it is complete. "
             "Wait, or remove it if its program was stopped."
         )
+    return read_artifacts(folder)
+
+
+def read_artifacts(folder: Path) -> dict[str, FoundArtifact]:
+    """Like `read_directory`, also of a directory that is still being written."""
     kinds = [kind for kind in KINDS if (folder / kind).is_dir()]
     manifests = {kind: read_manifest(folder / kind) for kind in kinds}
     encoders = _encoder_names(manifests.values())

@@ -224,7 +224,7 @@ class RegistryStore:
         return _model_record(row)
 
     def _moved(self, session: Session, cbm: str) -> ModelRow | None:
-        """A model of the same bottleneck whose directory is gone: it was moved, and keeps its id."""
+        """A model of the same bottleneck whose directory is gone: it was moved and keeps its id."""
         rows = session.scalars(
             select(ModelRow).where(ModelRow.cbm == cbm).order_by(ModelRow.registered, ModelRow.id)
         )
