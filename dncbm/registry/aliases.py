@@ -58,8 +58,8 @@ def set_alias(session: Session, name: str, model: str, author: str, reason: str)
     return _record(row)
 
 
-def delete_alias(session: Session, name: str, author: str, reason: str) -> None:
-    """Remove an alias; its history stays.
+def delete_alias(session: Session, name: str, author: str, reason: str) -> AliasChange:
+    """Remove an alias; its history stays, with this as its last entry.
 
     Raises:
         UnknownName: no such alias.
@@ -68,7 +68,9 @@ def delete_alias(session: Session, name: str, author: str, reason: str) -> None:
     row = _row(session, name)
     author, reason = check_text("author", author), check_text("reason", reason)
     session.delete(row)
-    session.add(AliasChangeRow(name=name, model=None, author=author, reason=reason, time=now()))
+    change = AliasChangeRow(name=name, model=None, author=author, reason=reason, time=now())
+    session.add(change)
+    return _change(change)
 
 
 def list_aliases(session: Session) -> list[AliasRecord]:
@@ -96,12 +98,13 @@ def alias_history(session: Session, name: str) -> list[AliasChange]:
     rows = session.scalars(wanted).all() if is_possible(name) else ()
     if not rows:
         raise UnknownName("alias", name[:100], set(session.scalars(select(table.name))))
-    return [
-        AliasChange(
-            name=row.name, model=row.model, author=row.author, reason=row.reason, time=row.time
-        )
-        for row in rows
-    ]
+    return [_change(row) for row in rows]
+
+
+def _change(row: AliasChangeRow) -> AliasChange:
+    return AliasChange(
+        name=row.name, model=row.model, author=row.author, reason=row.reason, time=row.time
+    )
 
 
 def _row(session: Session, name: str) -> AliasRow:

@@ -162,10 +162,10 @@ class RegistryStore:
         with self._writing() as session:
             return aliases.set_alias(session, name, model, author, reason)
 
-    def delete_alias(self, name: str, *, author: str, reason: str) -> None:
-        """Remove an alias; its history stays."""
+    def delete_alias(self, name: str, *, author: str, reason: str) -> AliasChange:
+        """Remove an alias; its history stays, with this as its last entry."""
         with self._writing() as session:
-            aliases.delete_alias(session, name, author, reason)
+            return aliases.delete_alias(session, name, author, reason)
 
     def aliases(self) -> list[AliasRecord]:
         """All aliases, by name."""
