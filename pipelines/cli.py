@@ -42,6 +42,7 @@ from pipelines.cli_parts import (
 )
 from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.recipes import Recipe, located, merged, read_recipe
+from pipelines.registry_cli import add_commands
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
 
@@ -385,6 +386,9 @@ def doctor(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ def compare_models(
     for one in (a, b):
         one.check_nec(nec)
     with service.limiter.slot():
-        rows = _held_out(a, images) if images else None
+        rows = held_out(a, images) if images else None
         found = diff_models(_parts(a), _parts(b), embeddings=rows, nec=nec, min_cosine=min_cosine)
     bounds: dict[str, Any] = paging.bounds(len(found.weights))
     return ModelDiffOut.of(a.id, b.id, found, paging.part, **bounds)
@@ -167,7 +167,7 @@ def _parts(model: ServedModel) -> ModelParts:
     return ModelParts(predictor.dictionary, predictor.cbm, predictor.sae)
 
 
-def _held_out(model: ServedModel, count: int) -> torch.Tensor:
+def held_out(model: ServedModel, count: int) -> torch.Tensor:
     """Embeddings (n, d) of up to `count` test images, evenly spread; of any where none is held out.
 
     Raises:
