@@ -52,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+add_commands(app)
 
 
 @app.callback()
@@ -386,9 +387,6 @@ def doctor(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
-
-
-add_commands(app)
 
 
 def main() -> None:

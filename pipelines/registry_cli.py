@@ -3,6 +3,8 @@
 They work on the database of a model root; no service has to run.
 """
 
+import getpass
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, UnknownName
 from pipelines.cli_parts import AsJson, Verbose, print_json, show
 from pipelines.console import configure_logging, stdout
 
 if TYPE_CHECKING:
+    from dncbm.registry.records import Lineage
     from dncbm.registry.store import RegistryStore
 
 Root = Annotated[
@@ -33,7 +36,7 @@ HERE = Path()
 def add_commands(app: typer.Typer) -> None:
     """Hang the commands of the registry into the command line."""
     for name, command in _COMMANDS.items():
-        app.command(name)(command)
+        app.command(name, rich_help_panel="Models")(command)
 
 
 def models(root: Root = HERE, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -42,7 +45,7 @@ def models(root: Root = HERE, as_json: AsJson = False, verbose: Verbose = False)
     store = _store(root)
     found = store.scan()
     aliases = store.aliases()
-    listed = [
+    listed: list[dict[str, Any]] = [
         {
             "id": model.id,
             "path": model.path,
@@ -88,7 +91,7 @@ def alias(  # noqa: PLR0913 - typer: one parameter per option
     elif model is not None:
         store.scan()
         store.set_alias(name, model, author=author or _user(), reason=reason)
-    history = [
+    history: list[dict[str, Any]] = [
         {
             "model": change.model,
             "author": change.author,
@@ -103,7 +106,7 @@ def alias(  # noqa: PLR0913 - typer: one parameter per option
     rows = [
         [item["model"] or "(removed)", item["author"], item["reason"], item["time"][:16]]
         for item in history
-    ]  # type: ignore[index]
+    ]
     _show_rows(("model", "author", "reason", "time"), rows)
 
 
@@ -116,9 +119,6 @@ def lineage(
     verbose: Verbose = False,
 ) -> None:
     """What a model was made from, down to the data and the encoder."""
-    from dncbm.errors import UnknownName
-    from dncbm.registry.records import Lineage
-
     configure_logging(verbose=verbose)
     store = _store(root)
     store.scan()
@@ -129,29 +129,11 @@ def lineage(
             raise
         fingerprint = model
 
-    def tree(item: Lineage) -> dict[str, Any]:
-        artifact = item.artifact
-        return {
-            "role": item.role,
-            "fingerprint": item.fingerprint,
-            "kind": artifact and artifact.kind,
-            "paths": list(artifact.paths) if artifact else [],
-            "inputs": [tree(part) for part in item.inputs],
-            "more": item.more,
-        }
-
-    def draw(item: Lineage, depth: int = 0) -> None:
-        more = " (as above)" if item.more else ""
-        place = f"  {item.artifact.paths[0]}" if item.artifact and item.artifact.paths else ""
-        stdout.print(f"{'  ' * depth}{item.role} {item.fingerprint[:12]}{place}{more}")
-        for part in item.inputs:
-            draw(part, depth + 1)
-
     found = store.lineage(fingerprint)
     if as_json:
-        print_json(tree(found))
+        print_json(_tree(found))
     else:
-        draw(found)
+        _draw(found)
 
 
 def diff(
@@ -239,8 +221,6 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _store(root: Path) -> "RegistryStore":
-    import os
-
     from dncbm.registry.place import open_store
 
     state = os.environ.get("DNCBM_STATE_DIR")
@@ -257,9 +237,27 @@ def _directory(root: Path, name: str) -> Path:
     return store.directory(store.model(name))
 
 
-def _user() -> str:
-    import getpass
+def _tree(item: "Lineage") -> dict[str, Any]:
+    artifact = item.artifact
+    return {
+        "role": item.role,
+        "fingerprint": item.fingerprint,
+        "kind": artifact.kind if artifact else None,
+        "paths": list(artifact.paths) if artifact else [],
+        "inputs": [_tree(part) for part in item.inputs],
+        "more": item.more,
+    }
 
+
+def _draw(item: "Lineage", depth: int = 0) -> None:
+    more = " (as above)" if item.more else ""
+    place = f"  {item.artifact.paths[0]}" if item.artifact and item.artifact.paths else ""
+    stdout.print(f"{'  ' * depth}{item.role} {item.fingerprint[:12]}{place}{more}")
+    for part in item.inputs:
+        _draw(part, depth + 1)
+
+
+def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may have no name for its user

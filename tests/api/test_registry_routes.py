@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from fastapi.testclient import TestClient
 
 from api.asgi import application
@@ -23,17 +22,15 @@ from dncbm.registry.place import open_store
 from tests.api.conftest import build, client_for
 from tests.api.fakes import FakePredictor, make_model_directory, photo
 from tests.api.test_real_model import write_model
+from tests.unit.registry.altered import write_altered
 from tests.unit.registry.directories import write_part
 
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models of one encoder; the second has the first one's autoencoder and other weights."""
+    """Two models of one encoder, see `write_altered`."""
     root = tmp_path_factory.mktemp("originals")
-    torch.manual_seed(1)
-    write_model(root / "first")
-    torch.manual_seed(1)
-    write_model(root / "second")
+    write_altered(write_model(root / "first"), root / "second")
     return root
 
 
@@ -169,19 +166,30 @@ def test_what_is_not_there(client: TestClient) -> None:
 
 def test_two_dictionaries(client: TestClient) -> None:
     found = ok(client, "/v1/dictionaries/first/diff/second")
-    assert found["counts"] == {"gained": 0, "lost": 0, "renamed": 0, "kept": 12}
-    assert found["total"] == 12
-    assert min(item["cosine"] for item in found["concepts"]) == pytest.approx(1)
-    assert ok(client, "/v1/dictionaries/first/diff/second?change=gained")["concepts"] == []
-    page = ok(client, "/v1/dictionaries/first/diff/second?change=kept&limit=5&offset=10")
+    assert (found["a"], found["b"], found["method"]) == ("first", "second", "optimal")
+    assert found["counts"] == {"gained": 1, "lost": 1, "renamed": 1, "kept": 10}
+    assert found["total"] == 13
+    gained, lost, renamed, *kept = found["concepts"]
+    assert (gained["change"], gained["concept_a"], gained["concept_b"]) == ("gained", None, 11)
+    assert (lost["change"], lost["concept_a"], lost["concept_b"]) == ("lost", 11, None)
+    assert (renamed["name_a"], renamed["name_b"]) == ("lace", "another")
+    assert min(item["cosine"] for item in [renamed, *kept]) == pytest.approx(1)
+    page = ok(client, "/v1/dictionaries/first/diff/second?change=kept&limit=4&offset=8")
     assert len(page["concepts"]) == 2
+    assert page["total"] == 10
     assert page["next"] is None
 
 
 def test_two_models(client: TestClient, root: Path) -> None:
+    found = ok(client, "/v1/models/first/diff/second")
+    [change] = found["weights"]
+    assert (change["class"], change["name_a"], change["name_b"]) == ("Shoes", "lace", "another")
+    assert change["difference"] == pytest.approx(2)
+    assert found["concepts"] == {"gained": 1, "lost": 1, "renamed": 1, "kept": 10}
+    assert [item["weight_change"] for item in found["classes"]] == [0, pytest.approx(2), 0]
+    assert (found["images"], found["decisions_changed"]) == (0, None)
     same = ok(client, "/v1/models/first/diff/first")
     assert same["weights"] == []
-    assert [item["weight_change"] for item in same["classes"]] == [0, 0, 0]
     assert "no embeddings" in problem(client, 422, "/v1/models/first/diff/second?images=5")
     write_part(root / "first", "embeddings", {"source": "d" * 64})
     assert "no embeddings" in problem(client, 422, "/v1/models/first/diff/second?images=5")
