@@ -5,6 +5,7 @@
 Nothing happens at import; `application` reads the settings and loads the models.
 """
 
+import logging
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -13,7 +14,11 @@ from pydantic import ValidationError
 from api.main import create_app
 from api.registry import ServedPredictor, open_registry
 from api.settings import Settings
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, Unavailable
+from dncbm.registry.place import open_store
+from dncbm.registry.store import RegistryStore
+
+logger = logging.getLogger(__name__)
 
 
 def application() -> FastAPI:
@@ -29,7 +34,22 @@ def application() -> FastAPI:
 
         return Predictor.load(path, device=settings.device)
 
-    return create_app(open_registry(settings.model_dir, load), settings.options())
+    registry = open_registry(
+        settings.model_dir, load, store=_open_store(settings), lazy=settings.lazy
+    )
+    return create_app(registry, settings.options())
+
+
+def _open_store(settings: Settings) -> RegistryStore | None:
+    """The registry; None where models lie in a place that cannot be written, unless one is set."""
+    url = settings.database_url.get_secret_value() if settings.database_url else None
+    try:
+        return open_store(settings.model_dir, settings.state_dir, url)
+    except Unavailable as error:
+        if url is not None or settings.state_dir is not None:
+            raise
+        logger.warning("The service keeps no registry: %s", error)
+        return None
 
 
 def read_settings() -> Settings:

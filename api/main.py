@@ -9,6 +9,7 @@ from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
 from api.routes import dictionaries, explanations, health, models, pages, predictions
+from api.routes import registry as registry_routes
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
@@ -18,6 +19,7 @@ _TAGS = [
     {"name": "predictions", "description": "Classify photos and explain each decision."},
     {"name": "models", "description": "What is served, and what each class looks for."},
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
+    {"name": "registry", "description": "Where models come from, and what their aliases are."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
@@ -39,7 +41,7 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         redoc_url=None,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
-    app.state.service = Service(registry, options, limiter, uploads, metrics)
+    app.state.service = Service(registry, options, limiter, uploads, metrics, registry.store)
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
@@ -56,6 +58,7 @@ def _add_routes(app: FastAPI) -> None:
     }
     for room in (predictions, explanations, models, dictionaries):
         app.include_router(room.router, dependencies=strict, responses=refused)
+    app.include_router(registry_routes.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)
     app.include_router(pages.router)

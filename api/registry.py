@@ -1,6 +1,8 @@
-"""The models that a service offers, loaded once from a directory."""
+"""The models that a service offers: loaded from a directory, joined by others while it runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +12,12 @@ from PIL import Image
 
 from api.catalogue import ConceptCatalogue
 from dncbm.artifacts import slug
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import ArtifactError, DncbmError, InvalidInput, UnknownName
+from dncbm.registry.records import ModelRecord
+from dncbm.registry.store import RegistryStore
 from dncbm.types import Attribution, Prediction
+
+logger = logging.getLogger(__name__)
 
 
 class ServedPredictor(Protocol):
@@ -115,25 +121,131 @@ class ServedModel:
 
 
 class Registry:
-    """Models by id; ids come from this mapping only, never from the file system."""
+    """Models by id; safe to share between threads.
 
-    def __init__(self, models: Sequence[ServedModel]) -> None:
-        self._models: Mapping[str, ServedModel] = {model.id: model for model in models}
+    Ids come from this mapping and the store only, never from the file system.
+
+    Args:
+        models: already loaded.
+        store: where other models and aliases are found, also those of jobs that finish later.
+        load: reads a model directory; needed with a store.
+        lazy: load a model of the store when it is first asked for by name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel] = (),
+        *,
+        store: RegistryStore | None = None,
+        load: "Load | None" = None,
+        lazy: bool = False,
+    ) -> None:
+        self.store = store
+        self._load = load
+        self._lazy = lazy
+        self._models = {model.id: model for model in models}
+        self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
+        self._known: set[str] = set()  # ids of the store that can be loaded
+        self._refused: dict[str, str] = {}  # fingerprint that could not be loaded, by id
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()  # one at a time: each takes seconds and memory
 
     @property
     def models(self) -> list[ServedModel]:
-        """All models, by id."""
-        return [self._models[key] for key in sorted(self._models)]
+        """All models, by id; may ask the database and load what was registered meanwhile."""
+        self.refresh()
+        with self._lock:
+            return [self._models[key] for key in sorted(self._models)]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of what is loaded, or would be when asked for; never waits."""
+        with self._lock:
+            return sorted(self._models.keys() | self._known)
+
+    def get(self, model_id: str) -> ServedModel | None:
+        """The model of that id if it is loaded; never waits, and knows no aliases."""
+        with self._lock:
+            return self._models.get(model_id)
 
     def model(self, model_id: str, *, what: str = "model") -> ServedModel:
-        """The model (or the owner of the dictionary) of that id.
+        """The model (or the owner of the dictionary) of that id or alias, loaded if need be.
 
         Raises:
-            UnknownName: no such id; the message lists the nearest.
+            UnknownName: no such id or alias; the message lists the nearest.
+            DncbmError: it is registered, but its directory is damaged.
         """
-        if model_id not in self._models:
-            raise UnknownName(what, model_id[:100], self._models)
-        return self._models[model_id]
+        found = self.get(model_id)
+        if found is not None:
+            return found
+        if self.store is None:
+            raise UnknownName(what, model_id[:100], self.ids)
+        record = self.store.model(model_id, what=what)
+        return self.get(record.id) or self._loaded(record, what)
+
+    def add(self, model: ServedModel) -> None:
+        """Offer a model, in place of one of the same id; requests under way keep the old one."""
+        with self._lock:
+            self._models[model.id] = model
+
+    def refresh(self) -> None:
+        """Load what was registered or made again, drop what vanished; one failure stops nothing.
+
+        With `lazy` only models that were loaded before are loaded again.
+        """
+        if self.store is None:
+            return
+        records = self.store.models()
+        self._drop({record.id for record in records if record.state == "missing"})
+        ready = [record for record in records if record.state == "ready"]
+        with self._lock:
+            self._known = {record.id for record in ready}
+        for record in ready:
+            if self._is_due(record):
+                try:
+                    self._loaded(record, "model")
+                except (DncbmError, OSError) as error:
+                    logger.warning("model %s is not served: %s", record.id, error)
+
+    def _is_due(self, record: ModelRecord) -> bool:
+        with self._lock:
+            if self._refused.get(record.id) == record.cbm:
+                return False
+            if record.id not in self._models:
+                return not self._lazy
+            return self._versions.get(record.id, record.cbm) != record.cbm
+
+    def _loaded(self, record: ModelRecord, what: str) -> ServedModel:
+        """The model of a record, loaded unless another thread was faster."""
+        assert self.store is not None
+        with self._loading:
+            found = self.get(record.id)
+            if found is not None and self._versions.get(record.id, record.cbm) == record.cbm:
+                return found
+            if record.state == "missing" or self._load is None:
+                hint = f"{record.id!r} was registered, but its directory is gone."
+                raise UnknownName(what, record.id, self.ids, hint)
+            path = self.store.directory(record)
+            try:
+                made = serve_model(record.id, path, self._load(path))
+            except (DncbmError, OSError):
+                with self._lock:
+                    self._refused[record.id] = record.cbm
+                raise
+            with self._lock:
+                self._models[record.id] = made
+                self._versions[record.id] = record.cbm
+                self._refused.pop(record.id, None)
+            return made
+
+    def _drop(self, missing: set[str]) -> None:
+        with self._lock:
+            for model_id in missing & self._versions.keys():
+                self._models.pop(model_id, None)
+                del self._versions[model_id]
+
+
+Load = Callable[[Path], ServedPredictor]
 
 
 def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> ServedModel:
@@ -141,12 +253,23 @@ def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> Served
     return ServedModel(model_id, path, predictor, ConceptCatalogue(predictor.dictionary))
 
 
-def open_registry(root: Path, load: Callable[[Path], ServedPredictor]) -> Registry:
+def open_registry(
+    root: Path, load: Load, *, store: RegistryStore | None = None, lazy: bool = False
+) -> Registry:
     """Load the model at `root`, or every model one level below it.
+
+    Args:
+        root: a model directory, or a folder of several.
+        load: reads one.
+        store: of the same root; gives ids that stay, aliases, and models of later jobs.
+        lazy: with a store, load a model when it is first asked for.
 
     Raises:
         InvalidInput: neither `root` nor a folder in it is a model directory.
+        ArtifactError: there are model directories, and none of them is whole.
     """
+    if store is not None:
+        return _open_store(root, load, store, lazy)
     paths = find_models(root)
     ids = unique_slugs([path.name for path in paths])
     return Registry(
@@ -154,12 +277,28 @@ def open_registry(root: Path, load: Callable[[Path], ServedPredictor]) -> Regist
     )
 
 
+def _open_store(root: Path, load: Load, store: RegistryStore, lazy: bool) -> Registry:
+    found = store.scan()
+    for place, reason in found.refused.items():
+        logger.warning("%s is not served: %s", place, reason)
+    if not found.models:
+        find_models(root)  # says so where there is none at all
+        raise ArtifactError(next(iter(found.refused.values()), f"No model in {root} is whole."))
+    registry = Registry(store=store, load=load, lazy=lazy)
+    registry.refresh()
+    if not lazy and len(registry.ids) == 1 and registry.get(registry.ids[0]) is None:
+        registry.model(registry.ids[0])  # the only one: say why it cannot be served
+    return registry
+
+
 def find_models(root: Path) -> list[Path]:
     """Model directories: `root` itself or its direct children, sorted by name."""
     root = root.resolve()
     if _is_model(root):
         return [root]
-    found = sorted(path for path in root.iterdir() if _is_model(path)) if root.is_dir() else []
+    folders = root.iterdir() if root.is_dir() else ()
+    # what begins with a dot is still being written
+    found = sorted(path for path in folders if path.name[:1] != "." and _is_model(path))
     if not found:
         raise InvalidInput(
             f"{root} is not a model directory and holds none: there is no `cbm` artifact. Give the "

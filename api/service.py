@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.datastructures import URL
 
 from api.errors import Unauthorized
@@ -13,7 +14,8 @@ from api.limits import InferenceLimiter, UploadLimiter
 from api.metrics import Metrics
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import InvalidInput, Unavailable, UnknownName
+from dncbm.registry.store import RegistryStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Service:
     limiter: InferenceLimiter
     uploads: UploadLimiter
     metrics: Metrics
+    store: RegistryStore | None = None
 
 
 async def get_service(request: Request) -> Service:
@@ -86,17 +89,40 @@ def _basic_password(request: Request) -> bytes:
 
 
 async def get_model(model: str, service: ServiceDep) -> ServedModel:
-    """The model named in the path."""
-    return service.registry.model(model)
+    """The model named in the path, by id or alias."""
+    return await find_model(service, model, "model")
 
 
 async def get_dictionary(dictionary: str, service: ServiceDep) -> ServedModel:
     """The owner of the dictionary named in the path."""
-    return service.registry.model(dictionary, what="dictionary")
+    return await find_model(service, dictionary, "dictionary")
+
+
+async def find_model(service: Service, name: str, what: str) -> ServedModel:
+    """A model by id or alias; the database is asked, and a model loaded, beside the event loop."""
+    found = service.registry.get(name)
+    if found is None:
+        found = await run_in_threadpool(service.registry.model, name, what=what)
+    return found
+
+
+async def get_store(service: ServiceDep) -> RegistryStore:
+    """The record of artifacts, models and aliases.
+
+    Raises:
+        Unavailable: the service runs without one.
+    """
+    if service.store is None:
+        raise Unavailable(
+            "This service keeps no registry: its state folder cannot be written. Set "
+            "DNCBM_STATE_DIR to a folder that can be."
+        )
+    return service.store
 
 
 ModelDep = Annotated[ServedModel, Depends(get_model)]
 DictionaryDep = Annotated[ServedModel, Depends(get_dictionary)]
+StoreDep = Annotated[RegistryStore, Depends(get_store)]
 Nec = Annotated[
     int | None,
     Query(

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
     read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
     api_key: SecretStr | None = Field(default=None, min_length=1)
+    state_dir: Path | None = Field(default=None, description="Default: .dncbm in the model dir.")
+    database_url: SecretStr | None = Field(default=None, min_length=1)
+    lazy: bool = Field(default=False, description="Load a model when it is first asked for.")
 
     def options(self) -> ServiceOptions:
         """The part of the settings that the application itself uses."""

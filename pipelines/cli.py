@@ -42,6 +42,7 @@ from pipelines.cli_parts import (
 )
 from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.recipes import Recipe, located, merged, read_recipe
+from pipelines.registry_cli import add_commands
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
 
@@ -51,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+add_commands(app)
 
 
 @app.callback()

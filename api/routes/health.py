@@ -21,7 +21,7 @@ async def healthz() -> Health:
 @router.head("/readyz", include_in_schema=False)
 async def readyz(service: ServiceDep) -> Health:
     """`ready` when a prediction would be accepted now; 503 otherwise."""
-    models = [model.id for model in service.registry.models]
+    models = service.registry.ids
     if not models:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()

@@ -1,10 +1,15 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from api.registry import Registry, find_models, open_registry, serve_model, unique_slugs
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import ArtifactError, InvalidInput, UnknownName
+from dncbm.registry.place import open_store
+from dncbm.registry.store import RegistryStore
 from tests.api.fakes import FakePredictor, make_model_directory
+from tests.unit.registry.directories import write_model
 
 
 def test_a_model_directory_is_one_model(tmp_path: Path) -> None:
@@ -54,3 +59,104 @@ def test_probe_of_a_size_that_is_not_there(tmp_path: Path) -> None:
     assert model.probe(None) is model.predictor.cbm.probe
     with pytest.raises(InvalidInput, match=r"nec=10 is not available in model 'birds'.*: 5;"):
         model.probe(10)
+
+
+class Loader:
+    """Loads fakes, counts, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.damaged: set[str] = set()
+
+    def __call__(self, path: Path) -> FakePredictor:
+        self.loaded.append(path.name)
+        if path.name in self.damaged:
+            raise ArtifactError(f"{path.name} is damaged")
+        return FakePredictor()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RegistryStore:
+    for name in ("birds", "shoes"):
+        write_model(tmp_path / "models" / name, content=name)
+    return open_store(tmp_path / "models")
+
+
+def test_with_a_store_all_are_loaded_or_none(store: RegistryStore) -> None:
+    load = Loader()
+    registry = open_registry(store.root, load, store=store)
+    assert load.loaded == ["birds", "shoes"]
+    assert [model.id for model in registry.models] == registry.ids == ["birds", "shoes"]
+    assert load.loaded == ["birds", "shoes"]
+
+    load = Loader()
+    registry = open_registry(store.root, load, store=store, lazy=True)
+    assert registry.ids == ["birds", "shoes"]
+    assert registry.models == []
+    assert registry.get("shoes") is None
+    assert registry.model("shoes").id == "shoes"
+    assert registry.model("shoes") is registry.get("shoes")
+    assert load.loaded == ["shoes"]
+
+
+def test_a_model_that_is_made_again_is_loaded_again(store: RegistryStore) -> None:
+    load = Loader()
+    registry = open_registry(store.root, load, store=store)
+    before = registry.model("birds")
+    registry.refresh()
+    assert registry.model("birds") is before
+    write_model(store.root / "birds", content="other")
+    registry.refresh()
+    assert registry.model("birds") is before
+    store.register(store.root / "birds")
+    registry.refresh()
+    assert registry.model("birds") is not before
+    assert load.loaded == ["birds", "shoes", "birds"]
+
+
+def test_what_is_added_stays_until_its_model_is_made_again(store: RegistryStore) -> None:
+    registry = open_registry(store.root, Loader(), store=store)
+    edited = serve_model("birds", store.root / "birds", FakePredictor())
+    registry.add(edited)
+    registry.refresh()
+    assert registry.model("birds") is edited
+    write_model(store.root / "birds", content="other")
+    store.register(store.root / "birds")
+    registry.refresh()
+    assert registry.model("birds") is not edited
+
+
+def test_one_damaged_model_does_not_stop_the_others(store: RegistryStore) -> None:
+    load = Loader()
+    load.damaged = {"birds"}
+    registry = open_registry(store.root, load, store=store)
+    assert [model.id for model in registry.models] == ["shoes"]
+    assert load.loaded == ["birds", "shoes"]  # and is not tried again for every list
+    with pytest.raises(ArtifactError, match="birds is damaged"):
+        registry.model("birds")
+    load.damaged = set()
+    assert registry.model("birds").id == "birds"
+    shutil.rmtree(store.root / "shoes" / "sae")
+    assert [model.id for model in open_registry(store.root, load, store=store).models] == ["birds"]
+    shutil.rmtree(store.root / "birds" / "sae")
+    with pytest.raises(ArtifactError, match="sae missing"):
+        open_registry(store.root, load, store=store)
+    with pytest.raises(InvalidInput, match="not a model directory and holds none"):
+        open_registry(
+            store.root / "birds" / "cbm", load, store=open_store(store.root / "birds" / "cbm")
+        )
+
+
+def test_many_threads_load_a_model_once(store: RegistryStore) -> None:
+    load = Loader()
+    registry = open_registry(store.root, load, store=store, lazy=True)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: registry.model("birds"), range(32)))
+    assert load.loaded == ["birds"]
+    assert {id(model) for model in found} == {id(found[0])}
+
+
+def test_drafts_are_no_models(tmp_path: Path) -> None:
+    make_model_directory(tmp_path / ".birds.draft-1234")
+    with pytest.raises(InvalidInput, match="holds none"):
+        find_models(tmp_path)
