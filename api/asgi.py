@@ -1,48 +1,82 @@
-"""The only composition root of the service: environment in, application out.
+"""The only composition root of the service: settings in, application out.
 
-    DNCBM_MODEL_DIR=out/clothing uvicorn --factory api.asgi:application
+    DNCBM_MODEL_DIR=out/clothing uvicorn --factory --no-proxy-headers api.asgi:application
 
-Nothing happens at import; `application` reads the settings and loads the models.
+Nothing happens at import; `application` reads the settings and loads the models. `dncbm serve`
+does the same by `api.run`, which also knows the address it listens on and ends gracefully. Under
+another server the address is not known here: set DNCBM_HOST to it, so that a public address
+without keys is refused.
 """
 
+import logging
 from pathlib import Path
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 
+from api.configuration import load_settings
+from api.logs import configure_logging
 from api.main import create_app
+from api.readiness import Check, database_answers, folder_writable, worker_alive
 from api.registry import ServedPredictor, open_registry
 from api.settings import Settings
-from dncbm.errors import InvalidInput
+from api.tracing import export_spans
+from dncbm.database import Database
+from dncbm.errors import Unavailable
+
+logger = logging.getLogger(__name__)
 
 
 def application() -> FastAPI:
-    """The service as the environment describes it.
+    """The service as environment and settings file describe it.
 
     Raises:
-        InvalidInput: a `DNCBM_*` variable is missing or wrong, or there is no model.
+        InvalidInput: a setting is missing or wrong, or there is no model.
+        Unavailable: the database does not answer, or the state folder cannot be written.
     """
-    settings = read_settings()
+    loaded = load_settings()
+    configure_logging(loaded.settings.log_format)
+    for warning in loaded.warnings:
+        logger.warning(warning)
+    return assemble(loaded.settings)
+
+
+def assemble(settings: Settings) -> FastAPI:
+    """The service that these settings describe; raises like `application`."""
 
     def load(path: Path) -> ServedPredictor:
         from dncbm.predictor import Predictor  # heavy: only when a model is really loaded
 
         return Predictor.load(path, device=settings.device)
 
-    return create_app(open_registry(settings.model_dir, load), settings.options())
+    if settings.otel:
+        export_spans()
+    registry = open_registry(settings.model_dir, load)
+    _make_state(settings.state)
+    database = Database(settings.database)
+    return create_app(registry, settings.options(), checks=_checks(settings, database))
 
 
 def read_settings() -> Settings:
-    """The settings in the environment.
+    """The settings in force.
 
     Raises:
-        InvalidInput: a variable is missing or wrong; the message names it.
+        InvalidInput: one is missing or wrong; the message names it.
     """
+    return load_settings().settings
+
+
+def _make_state(folder: Path) -> None:
     try:
-        return Settings()  # type: ignore[call-arg]
-    except ValidationError as error:
-        lines = [f"DNCBM_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise InvalidInput(
-            f"The service cannot start. {'; '.join(lines)}. Set the environment variable, or use "
-            "`dncbm serve DIR`."
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"The state folder {folder} cannot be made: {error.strerror}. Set DNCBM_STATE_DIR to a "
+            "folder that can be written."
         ) from error
+
+
+def _checks(settings: Settings, database: Database) -> dict[str, Check]:
+    checks = {"database": database_answers(database), "state": folder_writable(settings.state)}
+    if settings.worker_seconds is not None:
+        checks["worker"] = worker_alive(settings.state, settings.worker_seconds)
+    return checks
