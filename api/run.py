@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.asgi import assemble
 from api.configuration import describe, load_settings
@@ -50,25 +51,26 @@ def serve(
     for warning in loaded.warnings:
         logger.warning(warning)
     app = assemble(settings)
-    server = GracefulServer(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # only by DNCBM_TRUSTED_PROXIES
-            server_header=False,
-            timeout_graceful_shutdown=_LAST_SECONDS,
-        ),
-        app.state.service.lifecycle,
-        settings.shutdown_seconds,
-    )
     say(
         f"Serving {settings.model_dir} at http://{settings.host}:{settings.port}/  "
         "(API description: /docs)"
     )
-    server.run()
+    make_server(app, settings.host, settings.port, settings.shutdown_seconds).run()
+
+
+def make_server(app: FastAPI, host: str, port: int, shutdown_seconds: float) -> "GracefulServer":
+    """A server for an application of `create_app`."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # only by DNCBM_TRUSTED_PROXIES
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+    )
+    return GracefulServer(config, app.state.service.lifecycle, shutdown_seconds)
 
 
 class GracefulServer(uvicorn.Server):
