@@ -51,9 +51,24 @@ def assemble(settings: Settings) -> FastAPI:
     if settings.otel:
         export_spans()
     registry = open_registry(settings.model_dir, load)
-    _make_state(settings.state)
-    database = Database(settings.database)
+    database = open_database(settings)
     return create_app(registry, settings.options(), checks=_checks(settings, database))
+
+
+def open_database(settings: Settings) -> Database | None:
+    """The database; None where models lie in a place that cannot be written, unless one is set.
+
+    Raises:
+        Unavailable: it does not answer, or the state folder that was set cannot be made.
+    """
+    try:
+        _make_state(settings.state)
+        return Database(settings.database)
+    except Unavailable as error:
+        if settings.state_dir is not None or settings.database_url is not None:
+            raise
+        logger.warning("The service keeps no state: %s", error)
+        return None
 
 
 def read_settings() -> Settings:
@@ -75,8 +90,11 @@ def _make_state(folder: Path) -> None:
         ) from error
 
 
-def _checks(settings: Settings, database: Database) -> dict[str, Check]:
-    checks = {"database": database_answers(database), "state": folder_writable(settings.state)}
+def _checks(settings: Settings, database: Database | None) -> dict[str, Check]:
+    checks: dict[str, Check] = {}
+    if database is not None:
+        checks["database"] = database_answers(database)
+        checks["state"] = folder_writable(settings.state)
     if settings.worker_seconds is not None:
         checks["worker"] = worker_alive(settings.state, settings.worker_seconds)
     return checks

@@ -28,7 +28,7 @@ from dncbm.stages import listening
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STAGE_BUCKETS = (0.001, 0.0025, *_BUCKETS)
-_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+_PASS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
@@ -69,11 +69,11 @@ class Metrics:
             registry=self._registry,
             buckets=_STAGE_BUCKETS,
         )
-        self._batches = Histogram(
-            "dncbm_batch_images",
-            "Images that went through the encoder at a time.",
+        self._passes = Histogram(
+            "dncbm_encoder_pass_images",
+            "Images of one pass of an encoder.",
             registry=self._registry,
-            buckets=_BATCH_BUCKETS,
+            buckets=_PASS_BUCKETS,
         )
         self._watch(limiter, uploads, lifecycle)
         self._describe()
@@ -123,6 +123,10 @@ class Metrics:
         """Count a problem document; `kind` is one of the fixed words of `api.errors`."""
         self._errors.labels(kind).inc()
 
+    def count_pass(self, images: int) -> None:
+        """Note how many images an encoder took together."""
+        self._passes.observe(images)
+
     @contextmanager
     def stage(self, name: str, images: int) -> Iterator[None]:
         """Time and trace a step of the forward path; a listener of `dncbm.stages`."""
@@ -133,7 +137,7 @@ class Metrics:
         finally:
             self._stages.labels(name).observe(time.perf_counter() - started)
             if name == "encode":
-                self._batches.observe(images)
+                self.count_pass(images)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu or cuda.")
     backend: BackendName = Field(default="torch", description="What computes embeddings.")
     max_batch: int = Field(
-        default=16, ge=1, le=1024, description="Most images of several requests in one batch."
+        default=32, ge=1, le=1024, description="Most images of several requests in one batch."
     )
     batch_wait_ms: float = Field(
         default=5.0, ge=0, le=1000, description="Longest wait for a batch to fill."

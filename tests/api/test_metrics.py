@@ -43,9 +43,9 @@ def test_a_batch_is_what_goes_through_the_encoder() -> None:
     with stage("encode", 9):  # nobody listens
         pass
     text = metrics.render().decode()
-    assert value(text, "dncbm_batch_images_count") == 3
-    assert value(text, "dncbm_batch_images_sum") == 44
-    assert value(text, 'dncbm_batch_images_bucket{le="4.0"}') == 2
+    assert value(text, "dncbm_encoder_pass_images_count") == 3
+    assert value(text, "dncbm_encoder_pass_images_sum") == 44
+    assert value(text, 'dncbm_encoder_pass_images_bucket{le="4.0"}') == 2
     assert value(text, 'dncbm_stage_seconds_count{stage="codes"}') == 1
 
 
