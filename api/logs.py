@@ -25,9 +25,10 @@ _FIELD = "request"
 """Attribute of an access log record: its numbers."""
 
 
-def configure_logging(log_format: str) -> None:
+def configure_logging(log_format: str, *, verbose: bool = False) -> None:
     """Send all log records to stderr in this format; uvicorn's access log makes way for ours."""
     root = logging.getLogger()
+    root.setLevel(logging.INFO if verbose else logging.WARNING)
     for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(old)
     handler = _Handler()

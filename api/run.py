@@ -25,7 +25,12 @@ _LAST_SECONDS = 1
 
 
 def serve(
-    config: Path | None, given: Mapping[str, Any], *, say: Any, print_settings: bool = False
+    config: Path | None,
+    given: Mapping[str, Any],
+    *,
+    say: Any,
+    print_settings: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Run the service until SIGTERM or SIGINT, or print its settings.
 
@@ -34,6 +39,7 @@ def serve(
         given: settings of the command line.
         say: shows a line of text to the user.
         print_settings: show the settings in force and return.
+        verbose: log details too.
 
     Raises:
         InvalidInput: a setting is missing or wrong, or there is no model.
@@ -47,7 +53,7 @@ def serve(
         say(describe(loaded))
         return
     require_free_port(settings.host, settings.port)
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, verbose=verbose)
     for warning in loaded.warnings:
         logger.warning(warning)
     app = assemble(settings)

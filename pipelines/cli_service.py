@@ -10,7 +10,7 @@ import typer
 
 from dncbm.errors import ArtifactError, InvalidInput
 from dncbm.keys import Key, add_key, read_keys, revoke_key
-from pipelines.cli_parts import AsJson, given, print_json
+from pipelines.cli_parts import AsJson, Verbose, given, print_json
 from pipelines.console import stdout
 
 KeysFile = Annotated[
@@ -41,6 +41,7 @@ def serve(
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Show the settings in force and stop.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Serve a model directory (or a folder of several) over HTTP.
 
@@ -61,6 +62,7 @@ def serve(
         options,
         say=lambda line: stdout.print(line, soft_wrap=True),
         print_settings=print_settings,
+        verbose=verbose,
     )
 
 
