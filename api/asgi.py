@@ -1,68 +1,102 @@
-"""The only composition root of the service: environment in, application out.
+"""The only composition root of the service: settings in, application out.
 
-    DNCBM_MODEL_DIR=out/clothing uvicorn --factory api.asgi:application
+    DNCBM_MODEL_DIR=out/clothing uvicorn --factory --no-proxy-headers api.asgi:application
 
-Nothing happens at import; `application` reads the settings and loads the models.
+Nothing happens at import; `application` reads the settings and loads the models. `dncbm serve`
+does the same by `api.run`, which also knows the address it listens on and ends gracefully. Under
+another server the address is not known here: set DNCBM_HOST to it, so that a public address
+without keys is refused.
 """
 
 import logging
 from pathlib import Path
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 
+from api.configuration import load_settings
+from api.logs import configure_logging
 from api.main import create_app
+from api.readiness import Check, database_answers, folder_writable, worker_alive
 from api.registry import ServedPredictor, open_registry
 from api.settings import Settings
-from dncbm.errors import InvalidInput, Unavailable
-from dncbm.registry.place import open_store
+from api.tracing import export_spans
+from dncbm.database import Database
+from dncbm.errors import Unavailable
 from dncbm.registry.store import RegistryStore
 
 logger = logging.getLogger(__name__)
 
 
 def application() -> FastAPI:
-    """The service as the environment describes it.
+    """The service as environment and settings file describe it.
 
     Raises:
-        InvalidInput: a `DNCBM_*` variable is missing or wrong, or there is no model.
+        InvalidInput: a setting is missing or wrong, or there is no model.
+        Unavailable: the database does not answer, or the state folder cannot be written.
     """
-    settings = read_settings()
+    loaded = load_settings()
+    configure_logging(loaded.settings.log_format)
+    for warning in loaded.warnings:
+        logger.warning(warning)
+    return assemble(loaded.settings)
+
+
+def assemble(settings: Settings) -> FastAPI:
+    """The service that these settings describe; raises like `application`."""
 
     def load(path: Path) -> ServedPredictor:
         from dncbm.predictor import Predictor  # heavy: only when a model is really loaded
 
         return Predictor.load(path, device=settings.device)
 
-    registry = open_registry(
-        settings.model_dir, load, store=_open_store(settings), lazy=settings.lazy
-    )
-    return create_app(registry, settings.options())
+    if settings.otel:
+        export_spans()
+    database = open_database(settings)
+    store = None if database is None else RegistryStore(database, settings.model_dir)
+    registry = open_registry(settings.model_dir, load, store=store, lazy=settings.lazy)
+    return create_app(registry, settings.options(), checks=_checks(settings, database))
 
 
-def _open_store(settings: Settings) -> RegistryStore | None:
-    """The registry; None where models lie in a place that cannot be written, unless one is set."""
-    url = settings.database_url.get_secret_value() if settings.database_url else None
+def open_database(settings: Settings) -> Database | None:
+    """The database; None where models lie in a place that cannot be written, unless one is set.
+
+    Raises:
+        Unavailable: it does not answer, or the state folder that was set cannot be made.
+    """
     try:
-        return open_store(settings.model_dir, settings.state_dir, url)
+        _make_state(settings.state)
+        return Database(settings.database)
     except Unavailable as error:
-        if url is not None or settings.state_dir is not None:
+        if settings.state_dir is not None or settings.database_url is not None:
             raise
-        logger.warning("The service keeps no registry: %s", error)
+        logger.warning("The service keeps no state: %s", error)
         return None
 
 
 def read_settings() -> Settings:
-    """The settings in the environment.
+    """The settings in force.
 
     Raises:
-        InvalidInput: a variable is missing or wrong; the message names it.
+        InvalidInput: one is missing or wrong; the message names it.
     """
+    return load_settings().settings
+
+
+def _make_state(folder: Path) -> None:
     try:
-        return Settings()  # type: ignore[call-arg]
-    except ValidationError as error:
-        lines = [f"DNCBM_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise InvalidInput(
-            f"The service cannot start. {'; '.join(lines)}. Set the environment variable, or use "
-            "`dncbm serve DIR`."
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"The state folder {folder} cannot be made: {error.strerror}. Set DNCBM_STATE_DIR to a "
+            "folder that can be written."
         ) from error
+
+
+def _checks(settings: Settings, database: Database | None) -> dict[str, Check]:
+    checks: dict[str, Check] = {}
+    if database is not None:
+        checks["database"] = database_answers(database)
+        checks["state"] = folder_writable(settings.state)
+    if settings.worker_seconds is not None:
+        checks["worker"] = worker_alive(settings.state, settings.worker_seconds)
+    return checks

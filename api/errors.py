@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dncbm.errors import (
     ArtifactError,
@@ -36,11 +37,13 @@ _KINDS: tuple[tuple[type[DncbmError], int, str, str], ...] = (
 _TITLES = {
     400: "Bad request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     408: "Request timeout",
     413: "Content too large",
     415: "Unsupported media type",
+    429: "Too many requests",
 }
 
 _UNPREFIXED = {"body", "query", "path", "header"}
@@ -103,6 +106,17 @@ class Unauthorized(HTTPException):
         )
 
 
+class Forbidden(HTTPException):
+    """The API key is right, but not for this."""
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(
+            403,
+            f"The API key {name!r} may not do this; it needs the scope {scope!r}. Ask the operator "
+            f"for a key with it (`dncbm keys add NAME --scope {scope}`).",
+        )
+
+
 class NotFound(HTTPException):
     """The address is well formed, but there is nothing there."""
 
@@ -128,12 +142,22 @@ def problem(
         "detail": detail,
         "instance": request.url.path,
     }
+    if request_id := getattr(request.state, "request_id", None):
+        content["request_id"] = request_id
+    _count(request, kind)
     return JSONResponse(
         content | dict(extra or {}),
         status_code=status,
         headers=dict(headers or {}),
         media_type="application/problem+json",
     )
+
+
+def _count(request: Request, kind: str) -> None:
+    app = request.scope.get("app")
+    service = getattr(app.state, "service", None) if app is not None else None
+    if service is not None:
+        service.metrics.count_error(kind)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -200,6 +224,34 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return problem(
         request, error.status_code, kind=kind, title=title, detail=detail, headers=error.headers
     )
+
+
+class AnswerFailures:
+    """ASGI middleware, the innermost: an unexpected error becomes an answer.
+
+    Starlette's own handler of such errors stands outside of all middleware, so its answers would
+    have neither request id nor security headers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; once an answer has begun, errors go on their way."""
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http" or has_begun:
+                raise
+            answer = await _unexpected_error(Request(scope), error)
+            await answer(scope, receive, send)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -18,6 +18,7 @@ from api.schemas import PredictBody
 from api.settings import ServiceOptions
 from dncbm.data.images import ImageLimits, decode_image, image_size
 from dncbm.errors import InvalidInput
+from dncbm.stages import stage
 
 FIELD = "image"
 _TEXT_BYTES = 1024  # of a text field; none is read, and hostile charsets take time to decode
@@ -148,7 +149,8 @@ def decode_uploads(uploads: Sequence[Upload], options: ServiceOptions) -> list[I
     Raises:
         InvalidInput: an upload is not an image that can be read; the message names it.
     """
-    return [_named(decode_image, upload, options) for upload in uploads]
+    with stage("decode", len(uploads)):
+        return [_named(decode_image, upload, options) for upload in uploads]
 
 
 _T = TypeVar("_T")

@@ -19,6 +19,12 @@ class InferenceLimiter:
         self._capacity = concurrency + waiting
         self._wait_seconds = wait_seconds
         self._admitted = 0
+        self._running = 0
+
+    @property
+    def running(self) -> int:
+        """Calls that hold a slot now."""
+        return self._running
 
     @property
     def admitted(self) -> int:
@@ -51,12 +57,18 @@ class InferenceLimiter:
                     "Try again shortly."
                 )
             try:
+                self._count_running(1)
                 yield
             finally:
+                self._count_running(-1)
                 self._slots.release()
         finally:
             with self._lock:
                 self._admitted -= 1
+
+    def _count_running(self, change: int) -> None:
+        with self._lock:
+            self._running += change
 
 
 class UploadLimiter:

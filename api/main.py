@@ -1,18 +1,28 @@
 """The application, assembled from values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api.errors import install_error_handlers
+from api.errors import AnswerFailures, install_error_handlers
+from api.keys import KeyRing
+from api.lifecycle import Drain, Lifecycle
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
+from api.logs import LogRequests
 from api.metrics import Metrics, ObserveRequests
+from api.rates import RateLimiter
+from api.readiness import Check, Readiness
 from api.registry import Registry
 from api.routes import dictionaries, explanations, health, models, pages, predictions
 from api.routes import registry as registry_routes
 from api.schemas import Problem
+from api.security import CheckHost, SecurityHeaders
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
+from api.tracing import Tracer, open_tracer
 from dncbm.artifacts import package_version
 
 _TAGS = [
@@ -26,12 +36,27 @@ _TAGS = [
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
 
-def create_app(registry: Registry, options: ServiceOptions | None = None) -> FastAPI:
-    """The service for the models of `registry`; reads no environment and no files."""
+def create_app(
+    registry: Registry,
+    options: ServiceOptions | None = None,
+    *,
+    checks: Mapping[str, Check] | None = None,
+    tracer: Tracer | None = None,
+) -> FastAPI:
+    """The service for the models of `registry`; reads no environment, and of files the keys file.
+
+    Args:
+        registry: what is served.
+        options: limits, keys and the like.
+        checks: what `/readyz` asks besides, by name.
+        tracer: where spans go; by default as `options.otel` says.
+    """
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
     uploads = UploadLimiter(options.concurrency + options.waiting, options.read_seconds)
-    metrics = Metrics(limiter)
+    lifecycle = Lifecycle()
+    tracer = tracer or open_tracer(options.otel)
+    metrics = Metrics(limiter, uploads, lifecycle, tracer)
     app = FastAPI(
         title="dncbm",
         summary="Classes of photos, explained in named concepts.",
@@ -41,12 +66,49 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         redoc_url=None,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
-    app.state.service = Service(registry, options, limiter, uploads, metrics, registry.store)
+    service = Service(
+        registry=registry,
+        options=options,
+        limiter=limiter,
+        uploads=uploads,
+        metrics=metrics,
+        keys=KeyRing(options.api_key, options.keys_file),
+        rates=RateLimiter(options.rate_limit),
+        lifecycle=lifecycle,
+        readiness=Readiness(checks),
+        store=registry.store,
+    )
+    app.state.service = service
     install_error_handlers(app)
     _add_routes(app)
-    app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
-    app.add_middleware(ObserveRequests, metrics=metrics)
+    _add_middleware(app, service, tracer)
     return app
+
+
+def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
+    """The last that is added is the first that a request meets."""
+    options = service.options
+    app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
+    app.add_middleware(AnswerFailures)
+    if options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(options.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["X-API-Key", "X-Request-ID", "Content-Type"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    if options.allowed_hosts:
+        app.add_middleware(CheckHost, hosts=options.allowed_hosts)
+    app.add_middleware(Drain, lifecycle=service.lifecycle)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(ObserveRequests, metrics=service.metrics, tracer=tracer)
+    app.add_middleware(LogRequests)
+    if options.trusted_proxies:
+        app.add_middleware(
+            ProxyHeadersMiddleware,
+            trusted_hosts=list(options.trusted_proxies),
+        )
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -54,6 +116,8 @@ def _add_routes(app: FastAPI) -> None:
     strict = [*keyed, Depends(refuse_unknown_query)]
     refused: dict[int | str, dict[str, Any]] = {
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
+        403: _PROBLEM | {"description": "The API key has too small a scope."},
+        429: _PROBLEM | {"description": "Too many requests; see Retry-After."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
     for room in (predictions, explanations, models, dictionaries):

@@ -1,7 +1,5 @@
 """What every route needs, and the dependencies that hand it out."""
 
-import base64
-import hmac
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,9 +7,13 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.datastructures import URL
 
-from api.errors import Unauthorized
+from api.errors import Forbidden, Unauthorized
+from api.keys import KeyRing, given_key, scope_of
+from api.lifecycle import Lifecycle
 from api.limits import InferenceLimiter, UploadLimiter
 from api.metrics import Metrics
+from api.rates import RateLimiter
+from api.readiness import Readiness
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
@@ -27,6 +29,10 @@ class Service:
     limiter: InferenceLimiter
     uploads: UploadLimiter
     metrics: Metrics
+    keys: KeyRing
+    rates: RateLimiter
+    lifecycle: Lifecycle
+    readiness: Readiness
     store: RegistryStore | None = None
 
 
@@ -58,44 +64,44 @@ async def require_key(
         str | None, Header(description="Needed where the service was started with an API key.")
     ] = None,
 ) -> None:
-    """Answer 401 unless the API key is right or none is asked for."""
-    if not _has_key(request, service.options.api_key, x_api_key):
-        raise Unauthorized("ApiKey")
+    """Who calls: 401 without a right key, 403 without the route's scope, 429 too often.
+
+    The name of the key is left in `request.state.key_name`, for logs and audits.
+    """
+    _admit(request, service, "ApiKey")
 
 
 async def require_key_of_browser(request: Request, service: ServiceDep) -> None:
     """Like `require_key`, but a browser opens its dialog; the key goes in as password."""
-    if not _has_key(request, service.options.api_key, request.headers.get("x-api-key")):
-        raise Unauthorized('Basic realm="dncbm, API key as password", charset="UTF-8"')
+    _admit(request, service, 'Basic realm="dncbm, API key as password", charset="UTF-8"')
 
 
-def _has_key(request: Request, expected: str | None, header: str | None) -> bool:
-    if expected is None:
-        return True
-    # Header values are bytes that Starlette shows as Latin-1; clients send UTF-8.
-    given = _basic_password(request) if header is None else header.encode("latin-1")
-    return hmac.compare_digest(given, expected.encode())
+def _admit(request: Request, service: Service, challenge: str) -> None:
+    caller = service.keys.caller(given_key(request))
+    address = request.client.host if request.client else "unknown"
+    if caller is None:  # counted too, so that keys cannot be tried without end
+        service.rates.take(f"address {address}")
+        raise Unauthorized(challenge)
+    if service.keys.is_asked:
+        request.state.key_name = caller.name
+    service.rates.take(f"key {caller.name}" if service.keys.is_asked else f"address {address}")
+    scope = scope_of(request.scope.get("route"), request.method)
+    if not caller.may(scope):
+        raise Forbidden(caller.name, scope)
 
 
-def _basic_password(request: Request) -> bytes:
-    """The password of HTTP Basic authentication, empty where there is none."""
-    scheme, _, payload = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return b""
-    try:
-        return base64.b64decode(payload, validate=True).partition(b":")[2]
-    except ValueError:  # not base64
-        return b""
-
-
-async def get_model(model: str, service: ServiceDep) -> ServedModel:
+async def get_model(model: str, service: ServiceDep, request: Request) -> ServedModel:
     """The model named in the path, by id or alias."""
-    return await find_model(service, model, "model")
+    found = await find_model(service, model, "model")
+    request.state.model = found.id  # for the log: known by now, not what a visitor typed
+    return found
 
 
-async def get_dictionary(dictionary: str, service: ServiceDep) -> ServedModel:
+async def get_dictionary(dictionary: str, service: ServiceDep, request: Request) -> ServedModel:
     """The owner of the dictionary named in the path."""
-    return await find_model(service, dictionary, "dictionary")
+    found = await find_model(service, dictionary, "dictionary")
+    request.state.model = found.id
+    return found
 
 
 async def find_model(service: Service, name: str, what: str) -> ServedModel:

@@ -22,6 +22,7 @@ from dncbm.probe.model import LogitAccount
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
+from dncbm.stages import stage
 from dncbm.types import Attribution, Contribution, ListedBy, Prediction, TargetKind
 
 logger = logging.getLogger(__name__)
@@ -110,12 +111,14 @@ class Predictor:
             InvalidInput: anything but a list of PIL images.
         """
         _require_images(images)
-        return self.encoder.embed_pil(images)
+        with stage("encode", len(images)):
+            return self.encoder.embed_pil(images)
 
     @inference_mode()
     def encode(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Concept codes, non-negative, of raw embeddings."""
-        return self.sae.encode(embeddings)
+        with stage("codes", len(embeddings)):
+            return self.sae.encode(embeddings)
 
     def predict(
         self,
@@ -259,8 +262,9 @@ class Predictor:
         ]
 
     def _explained(self, image: Image, wanted: list[_Target], nec: int | None) -> list[Attribution]:
-        pixels = self.encoder.preprocess(image)[None].to(self.encoder.device)
-        maps = pixel_maps(self.encoder.image_tower(), pixels, self._head(wanted, nec))
+        with stage("explain", 1):
+            pixels = self.encoder.preprocess(image)[None].to(self.encoder.device)
+            maps = pixel_maps(self.encoder.image_tower(), pixels, self._head(wanted, nec))
         return [_attribution(target, maps, t) for t, target in enumerate(wanted)]
 
     def _head(self, wanted: list[_Target], nec: int | None) -> Head:

@@ -40,6 +40,7 @@ from pipelines.cli_parts import (
     show,
     show_version,
 )
+from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.registry_cli import add_commands
@@ -359,17 +360,8 @@ def report(model: Model, as_json: AsJson = False, verbose: Verbose = False) -> N
     show(result, as_json)
 
 
-@app.command()
-def serve(
-    model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    device: Device = "auto",
-    verbose: Verbose = False,
-) -> None:
-    """Serve a model directory (or a folder of several) over HTTP."""
-    configure_logging(verbose=verbose)
-    commands().serve(model, host, port, device)
+app.command()(serve)
+app.add_typer(keys_app)
 
 
 @app.command()

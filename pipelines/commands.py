@@ -1,8 +1,6 @@
 """What the stage commands do, as functions from a model directory to a table of results."""
 
 import dataclasses
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ from dncbm.data.images import decode_image
 from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
 from dncbm.encoders.clip import Encoder, load_encoder
-from dncbm.errors import ArtifactError, InvalidInput, Unavailable
+from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
-from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress
 from pipelines.bcosify import BcosRecipe, bcosify_stage
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
@@ -183,34 +180,6 @@ def report(workspace: Workspace, progress: Progress) -> Result:
     """The HTML report of a finished model directory."""
     path = report_stage(workspace.read_recipe(), workspace, None, progress)
     return {"report": str(path)}
-
-
-def serve(model: Path, host: str, port: int, device: str = "auto") -> None:
-    """Run the HTTP service until interrupted."""
-    import uvicorn
-
-    if not model.is_dir():
-        raise ArtifactError(f"{model} is not a directory. Give the --out of `dncbm quickstart`.")
-    _require_free_port(host, port)
-    os.environ["DNCBM_MODEL_DIR"] = str(model.resolve())
-    if device != "auto":  # an environment that says otherwise stays in force
-        os.environ["DNCBM_DEVICE"] = resolve_device(device)
-    stdout.print(f"Serving {model} at http://{host}:{port}/  (API description: /docs)")
-    # by name, since the command line and the service do not import each other
-    uvicorn.run("api.asgi:application", factory=True, host=host, port=port, log_level="warning")
-
-
-def _require_free_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise Unavailable(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port or "
-                "--host, or stop the program that uses it."
-            ) from error
 
 
 def _photos(path: Path) -> list[Path]:

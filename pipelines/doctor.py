@@ -16,7 +16,13 @@ from dncbm.errors import ArtifactError, DncbmError, InvalidInput
 from dncbm.naming.vocabulary import read_words
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "faiss-cpu", "scikit-learn", "fastapi")
-_EXTRAS = {"huggingface": "datasets", "ray": "ray", "postgres": "psycopg", "s3": "s3fs"}
+_EXTRAS = {
+    "huggingface": "datasets",
+    "ray": "ray",
+    "postgres": "psycopg",
+    "s3": "s3fs",
+    "otel": "opentelemetry",
+}
 _PARTS = ("embeddings", "vocabulary", "sae", "dictionary", "cbm", "report")
 
 

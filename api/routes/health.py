@@ -1,13 +1,17 @@
 """Is the service up, is it ready, how is it doing."""
 
-from fastapi import APIRouter, Response
+from typing import Any
 
-from api.schemas import Health
+from fastapi import APIRouter, Request, Response
+
+from api.errors import RETRY_AFTER_SECONDS, problem
+from api.schemas import Health, Problem
 from api.service import ServiceDep
 from dncbm.errors import Unavailable
 
 router = APIRouter(tags=["health"])
 metrics_router = APIRouter(tags=["health"])
+_PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
 
 @router.get("/healthz", summary="The process answers", response_model_exclude_none=True)
@@ -17,16 +21,33 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Models are loaded and inference has room")
+@router.get(
+    "/readyz",
+    summary="The service can do its work now",
+    response_model_exclude_none=True,
+    responses={503: _PROBLEM | {"description": "It cannot; `checks` tells which part and why."}},
+)
 @router.head("/readyz", include_in_schema=False)
-async def readyz(service: ServiceDep) -> Health:
-    """`ready` when a prediction would be accepted now; 503 otherwise."""
+async def readyz(request: Request, service: ServiceDep) -> Any:
+    """`ready` when a prediction would be accepted now; 503 with the reasons otherwise."""
     models = service.registry.ids
     if not models:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()
     service.uploads.refuse_when_full()
-    return Health(status="ready", models=models)
+    checks = await service.readiness.ask()
+    reasons = [f"{name}: {answer}" for name, answer in checks.items() if answer != "ok"]
+    if reasons:
+        return problem(
+            request,
+            503,
+            kind="unavailable",
+            title="Unavailable",
+            detail=" ".join(reasons),
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            extra={"checks": checks},
+        )
+    return Health(status="ready", models=models, checks=checks or None)
 
 
 @metrics_router.get(

@@ -20,7 +20,10 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
 )
-_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+_REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
 
 _templates = Environment(
     loader=FileSystemLoader(_WEB),
@@ -42,7 +45,7 @@ def index(request: Request, service: ServiceDep) -> HTMLResponse:
     return _page(
         "index.html",
         models=service.registry.models,
-        needs_key=service.options.api_key is not None,
+        needs_key=service.keys.is_asked,
         base=str(request.base_url).rstrip("/"),
         max_mebibytes=service.options.max_upload_bytes / (1 << 20),
     )

@@ -22,6 +22,9 @@ class Problem(_Schema):
     status: int = Field(examples=[422])
     detail: str = Field(examples=["Image 'photo.jpg' cannot be used: it is truncated."])
     instance: str = Field(examples=["/v1/models/clothing/predict"])
+    request_id: str | None = Field(
+        default=None, description="As in the header X-Request-ID.", examples=["8c1f2a9b4e6d7035"]
+    )
 
 
 class PredictBody(_Schema):
@@ -298,3 +301,6 @@ class Health(_Schema):
 
     status: Literal["ok", "ready"]
     models: list[str] | None = Field(default=None, description="What is loaded; `/readyz` only.")
+    checks: dict[str, str] | None = Field(
+        default=None, description="What each part says: `ok`, or why not; `/readyz` only."
+    )
