@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +87,10 @@ class GracefulServer(uvicorn.Server):
         self._seconds = seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for running requests, at most the given time, then close."""
+        """Wait for running requests, at most the given time, then close.
+
+        A thread that still computes then is left; the process ends without it.
+        """
         self._lifecycle.end()
         logger.warning("Ending: %d requests run.", self._lifecycle.in_flight)
         try:
@@ -102,10 +104,6 @@ class GracefulServer(uvicorn.Server):
                 self._lifecycle.in_flight,
             )
         await super().shutdown(sockets)
-        if self._lifecycle.in_flight:
-            # a thread that computes cannot be stopped, and Python would wait for it
-            logging.shutdown()
-            os._exit(1)
 
 
 def require_free_port(host: str, port: int) -> None:
