@@ -129,7 +129,6 @@ class Registry:
         models: already loaded.
         store: where other models and aliases are found, also those of jobs that finish later.
         load: reads a model directory; needed with a store.
-        lazy: load a model of the store when it is first asked for by name.
     """
 
     def __init__(
@@ -138,11 +137,9 @@ class Registry:
         *,
         store: RegistryStore | None = None,
         load: "Load | None" = None,
-        lazy: bool = False,
     ) -> None:
         self.store = store
         self._load = load
-        self._lazy = lazy
         self._models = {model.id: model for model in models}
         self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
         self._known: set[str] = set()  # ids of the store that can be loaded
@@ -189,30 +186,32 @@ class Registry:
             self._models[model.id] = model
 
     def refresh(self) -> None:
-        """Load what was registered or made again, drop what vanished; one failure stops nothing.
+        """Load what is not yet, or was made again; drop what vanished. One failure stops nothing.
 
-        With `lazy` only models that were loaded before are loaded again.
+        What could not be loaded is not tried again until it is made again or asked for by name.
         """
-        if self.store is None:
-            return
-        records = self.store.models()
-        self._drop({record.id for record in records if record.state == "missing"})
-        ready = [record for record in records if record.state == "ready"]
-        with self._lock:
-            self._known = {record.id for record in ready}
-        for record in ready:
+        for record in self.look():
             if self._is_due(record):
                 try:
                     self._loaded(record, "model")
                 except (DncbmError, OSError) as error:
                     logger.warning("model %s is not served: %s", record.id, error)
 
+    def look(self) -> list[ModelRecord]:
+        """What the store says is ready, without loading any of it; drops what vanished."""
+        records = [] if self.store is None else self.store.models()
+        self._drop({record.id for record in records if record.state == "missing"})
+        ready = [record for record in records if record.state == "ready"]
+        with self._lock:
+            self._known = {record.id for record in ready}
+        return ready
+
     def _is_due(self, record: ModelRecord) -> bool:
         with self._lock:
             if self._refused.get(record.id) == record.cbm:
                 return False
             if record.id not in self._models:
-                return not self._lazy
+                return True
             return self._versions.get(record.id, record.cbm) != record.cbm
 
     def _loaded(self, record: ModelRecord, what: str) -> ServedModel:
@@ -262,7 +261,7 @@ def open_registry(
         root: a model directory, or a folder of several.
         load: reads one.
         store: of the same root; gives ids that stay, aliases, and models of later jobs.
-        lazy: with a store, load a model when it is first asked for.
+        lazy: with a store, load a model when it is first asked for, alone or in a list.
 
     Raises:
         InvalidInput: neither `root` nor a folder in it is a model directory.
@@ -284,10 +283,12 @@ def _open_store(root: Path, load: Load, store: RegistryStore, lazy: bool) -> Reg
     if not found.models:
         find_models(root)  # says so where there is none at all
         raise ArtifactError(next(iter(found.refused.values()), f"No model in {root} is whole."))
-    registry = Registry(store=store, load=load, lazy=lazy)
-    registry.refresh()
-    if not lazy and len(registry.ids) == 1 and registry.get(registry.ids[0]) is None:
-        registry.model(registry.ids[0])  # the only one: say why it cannot be served
+    registry = Registry(store=store, load=load)
+    if lazy:
+        registry.look()
+        return registry
+    if not registry.models:
+        registry.model(found.models[0])  # says why it cannot be served
     return registry
 
 

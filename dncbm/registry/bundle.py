@@ -31,7 +31,12 @@ _SERVING = ("sae", "dictionary", "cbm", "bcos", "report")
 
 
 def export_model(
-    folder: str | Path, out: str | Path, *, name: str | None = None, training: bool = True
+    folder: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    training: bool = True,
+    source: str | None = None,
 ) -> Path:
     """Write a model directory as a bundle; the result appears all at once.
 
@@ -42,6 +47,7 @@ def export_model(
         out: a zip file where it ends in `.zip`, else a folder that does not exist or is empty.
         name: of the model; default: that of its directory.
         training: include embeddings and vocabulary, which only further stages need.
+        source: what the card says `dncbm import` is given; default: the model's name.
 
     Raises:
         ArtifactError: not a finished model, or damaged.
@@ -53,20 +59,21 @@ def export_model(
     if out.exists() and (zipped or not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out} exists already. Remove it, or choose another --out.")
     title = slug(name or Path(folder).resolve().name)
+    said = source or (f"{title}.zip" if zipped else title)
     with writing(out):
         if zipped:
             out.parent.mkdir(parents=True, exist_ok=True)
-            _write_zip(Path(folder), out, title, training)
+            _write_zip(Path(folder), out, title, said, training)
         else:
             with draft_of(out) as draft:
-                _fill(Path(folder), draft, title, out.name, training)
+                _fill(Path(folder), draft, title, said, training)
                 publish(draft, out)
     return out
 
 
-def _write_zip(folder: Path, out: Path, title: str, training: bool) -> None:
+def _write_zip(folder: Path, out: Path, title: str, source: str, training: bool) -> None:
     with draft_of(out) as draft, _partial(out) as partial:
-        _fill(folder, draft, title, out.name, training)
+        _fill(folder, draft, title, source, training)
         with zipfile.ZipFile(partial, "w") as archive:
             for file in sorted(path for path in draft.rglob("*") if path.is_file()):
                 if file.name != LOCK:

@@ -54,10 +54,7 @@ def push_model(
     import huggingface_hub as hub
 
     with tempfile.TemporaryDirectory(prefix="dncbm-push-") as scratch:
-        bundle = export_model(
-            folder, Path(scratch) / name.partition("/")[2].lower(), training=training
-        )
-        _write_source(bundle, address)
+        bundle = export_model(folder, Path(scratch) / "bundle", training=training, source=address)
         with _asking(f"Writing {address}"):
             hub.create_repo(name, repo_type="model", private=private, exist_ok=True, token=token)
             commit = hub.upload_folder(
@@ -65,7 +62,7 @@ def push_model(
                 folder_path=str(bundle),
                 repo_type="model",
                 token=token,
-                commit_message=f"dncbm model {bundle.name}",
+                commit_message="A model of dncbm",
                 delete_patterns=[f"{kind}/*" for kind in KINDS],  # of the model before
             )
     return str(getattr(commit, "commit_url", commit))
@@ -107,13 +104,6 @@ def pull_model(
                 allow_patterns=_PARTS, token=token,
             )  # fmt: skip
         return import_model(folder, root, name=name or repo.partition("/")[2], limits=limits)
-
-
-def _write_source(bundle: Path, address: str) -> None:
-    """Say in the card where this copy is had."""
-    card = bundle / CARD
-    text = card.read_text(encoding="utf-8")
-    card.write_text(text.replace(f"dncbm import {bundle.name}\n", f"dncbm import {address}\n"))
 
 
 @contextmanager

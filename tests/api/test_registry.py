@@ -92,11 +92,12 @@ def test_with_a_store_all_are_loaded_or_none(store: RegistryStore) -> None:
     load = Loader()
     registry = open_registry(store.root, load, store=store, lazy=True)
     assert registry.ids == ["birds", "shoes"]
-    assert registry.models == []
     assert registry.get("shoes") is None
     assert registry.model("shoes").id == "shoes"
     assert registry.model("shoes") is registry.get("shoes")
     assert load.loaded == ["shoes"]
+    assert [model.id for model in registry.models] == ["birds", "shoes"]
+    assert load.loaded == ["shoes", "birds"]
 
 
 def test_a_model_that_is_made_again_is_loaded_again(store: RegistryStore) -> None:

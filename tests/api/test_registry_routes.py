@@ -75,7 +75,7 @@ def test_artifacts_in_pages_and_by_kind(client: TestClient) -> None:
     assert {item["kind"] for item in cbms["artifacts"]} == {"cbm"}
     assert cbms["total"] == len({item["fingerprint"] for item in cbms["artifacts"]})
     assert "cbm" in problem(client, 422, "/v1/artifacts?kind=nonsense")
-    one = cbms["artifacts"][0]
+    one = next(item for item in cbms["artifacts"] if item["paths"] == ["first/cbm"])
     detail = ok(client, f"/v1/artifacts/{one['fingerprint']}")
     assert detail["metrics"] == {"accuracy": 0.5}
     assert {(item["role"], item["fingerprint"]) for item in one["inputs"]} == {

@@ -46,7 +46,7 @@ def test_there_and_back(model: Path, tmp_path: Path, form: str) -> None:
     assert all(before[name] == after[name] for name in before.keys() & after.keys())
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["shoes"]
     assert stat.S_IMODE((back / "cbm" / "manifest.json").stat().st_mode) & 0o444 == 0o444
-    again = export_model(back, tmp_path / "again" / form, name="Shoes")
+    again = export_model(back, tmp_path / "again" / f"other-{form}", name="Shoes")
     assert (
         contents(again) == contents(out) if out.is_dir() else again.read_bytes() == out.read_bytes()
     )
