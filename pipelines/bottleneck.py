@@ -8,6 +8,7 @@ import torch
 
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
@@ -23,7 +24,6 @@ from pipelines.origin import require_one_origin
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
-SPLITS = ("train", "validation", "test")
 _READOUT_ROWS = 10_000
 """A readout of a few hundred numbers needs no more photos than this to be compared."""
 
@@ -47,20 +47,6 @@ def probe_config(recipe: Recipe) -> ProbeConfig:
     if isinstance(values.get("necs"), int):  # --set probe.necs=5
         values["necs"] = (values["necs"],)
     return ProbeConfig(**values)
-
-
-def labelled_rows(
-    embeddings: EmbeddingsArtifact, classes: tuple[str, ...]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and class indices (both (n,)) of the labelled images of each split."""
-    labels = np.array([label or "" for label in embeddings.labels()])
-    index = {name: position for position, name in enumerate(classes)}
-    found = {}
-    for split in SPLITS:
-        rows = embeddings.rows(split)
-        rows = rows[np.isin(labels[rows], list(classes))]
-        found[split] = (rows, np.array([index[label] for label in labels[rows]], dtype=np.int64))
-    return found
 
 
 def class_names(embeddings: EmbeddingsArtifact) -> tuple[str, ...]:
