@@ -4,10 +4,12 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 
+from api.curation import Curation
 from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
+from api.routes import curation as curation_routes
 from api.routes import dictionaries, explanations, health, models, pages, predictions
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
@@ -18,14 +20,20 @@ _TAGS = [
     {"name": "predictions", "description": "Classify photos and explain each decision."},
     {"name": "models", "description": "What is served, and what each class looks for."},
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
+    {"name": "curation", "description": "Change concepts, measure what it costs, go back."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
 
-def create_app(registry: Registry, options: ServiceOptions | None = None) -> FastAPI:
-    """The service for the models of `registry`; reads no environment and no files."""
+def create_app(
+    registry: Registry, options: ServiceOptions | None = None, *, curation: Curation | None = None
+) -> FastAPI:
+    """The service for the models of `registry`; reads no environment and no files.
+
+    With `curation` it serves the active edits of the models, and makes new ones.
+    """
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
     uploads = UploadLimiter(options.concurrency + options.waiting, options.read_seconds)
@@ -39,7 +47,9 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         redoc_url=None,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
-    app.state.service = Service(registry, options, limiter, uploads, metrics)
+    app.state.service = Service(registry, options, limiter, uploads, metrics, curation)
+    if curation is not None:
+        curation.refresh()
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
@@ -54,7 +64,7 @@ def _add_routes(app: FastAPI) -> None:
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
-    for room in (predictions, explanations, models, dictionaries):
+    for room in (predictions, explanations, models, dictionaries, curation_routes):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)

@@ -11,7 +11,8 @@ from PIL import Image
 from api.catalogue import ConceptCatalogue
 from dncbm.artifacts import slug
 from dncbm.errors import InvalidInput, UnknownName
-from dncbm.types import Attribution, Prediction
+from dncbm.probe.changes import CodeChange
+from dncbm.types import Attribution, Intervention, Prediction
 
 
 class ServedPredictor(Protocol):
@@ -42,6 +43,16 @@ class ServedPredictor(Protocol):
         by: str = "concept",
     ) -> list[list[Prediction]]:
         """Per image its top classes, best first."""
+        ...
+
+    def intervene(
+        self, images: Sequence[Image.Image], changes: Sequence[CodeChange], **listing: Any
+    ) -> list[Intervention]:
+        """Per image the decision before and after its codes were changed."""
+        ...
+
+    def edited(self, dictionary: Any, cbm: Any) -> "ServedPredictor":
+        """The same encoder and autoencoder with other names, weights or temperatures."""
         ...
 
     def explain(
@@ -78,6 +89,15 @@ class ServedModel:
     path: Path
     predictor: ServedPredictor
     catalogue: ConceptCatalogue
+    edit: int | None = None
+    """The edit that is served; None: the model as it was made."""
+    unedited: "ServedModel | None" = None
+    """The model as it was made, where an edit is served."""
+
+    @property
+    def base(self) -> "ServedModel":
+        """The model as it was made."""
+        return self.unedited or self
 
     @property
     def effective_concepts(self) -> list[int]:
@@ -124,6 +144,10 @@ class Registry:
     def models(self) -> list[ServedModel]:
         """All models, by id."""
         return [self._models[key] for key in sorted(self._models)]
+
+    def replace(self, model: ServedModel) -> None:
+        """Serve another state of a model from now on; who holds the old one keeps it."""
+        self._models = {**self._models, model.id: model}
 
     def model(self, model_id: str, *, what: str = "model") -> ServedModel:
         """The model (or the owner of the dictionary) of that id.

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.datastructures import URL
 
+from api.curation import Curation
 from api.errors import Unauthorized
 from api.limits import InferenceLimiter, UploadLimiter
 from api.metrics import Metrics
@@ -25,6 +27,12 @@ class Service:
     limiter: InferenceLimiter
     uploads: UploadLimiter
     metrics: Metrics
+    curation: Curation | None = None
+
+    async def follow_edits(self) -> None:
+        """Serve the edit that is active now; asks the database at most once a second."""
+        if self.curation is not None and self.curation.is_due:
+            await run_in_threadpool(self.curation.refresh)
 
 
 async def get_service(request: Request) -> Service:
@@ -87,11 +95,13 @@ def _basic_password(request: Request) -> bytes:
 
 async def get_model(model: str, service: ServiceDep) -> ServedModel:
     """The model named in the path."""
+    await service.follow_edits()
     return service.registry.model(model)
 
 
 async def get_dictionary(dictionary: str, service: ServiceDep) -> ServedModel:
     """The owner of the dictionary named in the path."""
+    await service.follow_edits()
     return service.registry.model(dictionary, what="dictionary")
 
 

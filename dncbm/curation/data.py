@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def _widened(trained: TrainedProbe, change: Callable[[Probe], Probe]) -> Trained
     )
 
 
-def _in_place(head: Probe, kept: np.ndarray[Any, Any], width: int) -> Probe:
+def _in_place(head: Probe, kept: np.ndarray, width: int) -> Probe:
     weights = torch.zeros(head.num_classes, width, dtype=head.weights.dtype)
     weights[:, torch.from_numpy(kept)] = head.weights
     return replace(head, weights=weights)

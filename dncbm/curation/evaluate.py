@@ -63,7 +63,7 @@ def _measured(before: Edited, after: Edited, split: Split | None) -> dict[str, A
     }
 
 
-def _accuracies(old: np.ndarray[Any, Any], new: Any, split: Split) -> dict[str, float]:
+def _accuracies(old: np.ndarray, new: Any, split: Split) -> dict[str, float]:
     return {
         "accuracy_before": accuracy(old, split.labels),
         "accuracy_after": accuracy(probe_logits(new, split.matrix), split.labels),
