@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dncbm.artifacts import MANIFEST, fingerprint, require_input
-from dncbm.encoders.cache import load_embeddings
+from dncbm.encoders.artifact import load_embeddings
 from dncbm.encoders.labelled import labelled_rows
 from dncbm.errors import InvalidInput, Unavailable
 from dncbm.probe.metrics import fit_temperature, probe_logits
