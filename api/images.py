@@ -42,6 +42,7 @@ class Field:
     schema: type[PredictBody]
     """Of the JSON body, with the field."""
     most_bytes: int
+    """Of the text in a form; hostile charsets take time to decode, which grows with its square."""
     most_parts: int
     """Commas and colons that it may add to a JSON body."""
 
@@ -89,7 +90,7 @@ async def _from_form(
             uploads = [Upload(_file_name(part), await part.read()) for part in files]
             return uploads, _json_field(form, field.name) if field else None
     except HTTPException as error:
-        _explain(str(error.detail), options, most)
+        _explain(str(error.detail), options, field)
         raise
 
 
@@ -110,7 +111,7 @@ def _file_name(part: UploadFile) -> str:
     return name.encode("utf-8", "replace").decode()[:_NAME_LENGTH]
 
 
-def _explain(detail: str, options: ServiceOptions, most: int) -> None:
+def _explain(detail: str, options: ServiceOptions, field: Field | None) -> None:
     """Raise our own error for two of Starlette's, which come in its words and as 400."""
     if detail.startswith("Too many files"):
         raise InvalidInput(
@@ -118,9 +119,10 @@ def _explain(detail: str, options: ServiceOptions, most: int) -> None:
             f"{options.max_images} images."
         )
     if detail.startswith("Part exceeded"):
+        most = field.most_bytes if field else _TEXT_BYTES
+        read = f"only files and {field.name} are read" if field else "only files are read"
         raise InvalidInput(
-            f"A text field of the form has more than {most:,} bytes; photos are sent as files. "
-            f"{_WITH_CURL}"
+            f"A text field of the form has more than {most:,} bytes; {read}. {_WITH_CURL}"
         )
 
 

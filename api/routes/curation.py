@@ -31,7 +31,7 @@ from dncbm.probe.changes import MOST_CHANGES, CodeChange, parse_changes
 
 router = APIRouter(prefix="/v1", tags=["curation"])
 
-_CHANGES = Field("changes", InterveneBody, most_bytes=1 << 17, most_parts=6 * MOST_CHANGES)
+_CHANGES = Field("changes", InterveneBody, most_bytes=1 << 14, most_parts=6 * MOST_CHANGES)
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
