@@ -20,6 +20,7 @@ from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import CHUNK, ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
+from pipelines.control import random_control
 from pipelines.origin import require_one_origin
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
@@ -86,11 +87,12 @@ def bottleneck_stage(
     if not is_current(workspace.cbm, "cbm", recorded, inputs):
         data = labelled_rows(embeddings, classes)
         used = {split: pair for split, pair in data.items() if len(pair[0])}
+        codes = {
+            split: encode_rows(sae.model, ShardRows(embeddings.shards, rows))
+            for split, (rows, _) in used.items()
+        }
         trained = train_probe(
-            {
-                split: encode_rows(sae.model, ShardRows(embeddings.shards, rows))
-                for split, (rows, _) in used.items()
-            },
+            codes,
             {split: labels for split, (_, labels) in used.items()},
             classes,
             config,
@@ -99,12 +101,14 @@ def bottleneck_stage(
         )
         accuracy = baselines(recipe, embeddings, data, encoder) | head_accuracy(trained)
         kept = kept_by_the_sae(embeddings, sae.model, data, recipe.seed)
+        control = random_control(embeddings, sae.model, used, codes, trained, config)
         save_cbm(
             workspace.cbm,
             trained,
             config=recorded,
             inputs=inputs,
-            metrics=trained.metrics | {"test_accuracy": accuracy, "sae": kept},
+            metrics=trained.metrics
+            | {"test_accuracy": accuracy, "sae": kept, "random_control": control},
         )
         workspace.discard("bottleneck")
     return load_cbm(workspace.cbm)
