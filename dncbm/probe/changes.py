@@ -76,7 +76,7 @@ def _parsed(item: Any) -> CodeChange:
             )
         return CodeChange(concept)
     number = _number(item[verb], f"{verb} of concept {concept!r}")
-    return CodeChange(concept, factor=number) if verb == "scale" else CodeChange(concept, 0, number)
+    return CodeChange(concept, **{"factor" if verb == "scale" else "value": number})
 
 
 def _number(value: Any, what: str) -> float:

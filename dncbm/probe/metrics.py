@@ -101,7 +101,7 @@ def equal_mass_error(
 
 def calibration(
     logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], temperature: float
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """How honest probabilities are, with the temperature (`ece`) and without: equal-mass bins."""
     return {
         "images": len(labels),
