@@ -11,6 +11,7 @@ import torch
 from dncbm.artifacts import create_artifact
 from dncbm.curation.apply import Edited
 from dncbm.encoders.artifact import ITEMS, ITEMS_SCHEMA, SHARDS, load_embeddings
+from dncbm.encoders.clip import Encoder
 from dncbm.naming.dictionary import load_dictionary, save_dictionary
 from dncbm.naming.space import NamingSpace
 from dncbm.probe.store import load_cbm, save_cbm
@@ -45,12 +46,12 @@ def make_names() -> list[ConceptName]:
     ]
 
 
-def write_embeddings(path: Path, splits: dict[str, int]) -> None:
+def write_embeddings(path: Path, splits: dict[str, int], width: int) -> None:
     draw = np.random.default_rng(5)
-    centres = draw.normal(size=(len(CLASSES), D))
+    centres = draw.normal(size=(len(CLASSES), width))
     kinds = [split for split, count in splits.items() for _ in range(count)]
     labels = np.arange(len(kinds)) % len(CLASSES)
-    rows = (centres[labels] + 0.8 * draw.normal(size=(len(kinds), D))).astype(np.float32)
+    rows = (centres[labels] + 0.8 * draw.normal(size=(len(kinds), width))).astype(np.float32)
     with create_artifact(path, "embeddings", config={}, inputs={}) as draft:
         (draft.path / SHARDS).mkdir()
         np.save(draft.path / SHARDS / "00000.npy", rows)
@@ -70,20 +71,27 @@ def write_embeddings(path: Path, splits: dict[str, int]) -> None:
         pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), draft.path / ITEMS)
 
 
-def write_model(root: Path, splits: dict[str, int] | None = None) -> Path:
-    """A model directory with everything but an encoder; its probe is really fitted."""
-    write_embeddings(root / "embeddings", splits or {"train": 150, "validation": 90, "test": 30})
+def write_model(
+    root: Path, splits: dict[str, int] | None = None, encoder: Encoder | None = None
+) -> Path:
+    """A model directory; its probe is really fitted, to embeddings that are made up."""
+    width = encoder.embed_dim if encoder else D
+    splits = splits or {"train": 150, "validation": 90, "test": 30}
+    write_embeddings(root / "embeddings", splits, width)
     embeddings = load_embeddings(root / "embeddings")
     torch.manual_seed(1)
-    sae = SaeModel(D, C, activation=TopK(4)).eval()
-    origin = {"embeddings": embeddings.manifest.fingerprint, "encoder": "e"}
+    sae = SaeModel(width, C, activation=TopK(4)).eval()
+    origin = {
+        "embeddings": embeddings.manifest.fingerprint,
+        "encoder": encoder.fingerprint if encoder else "none",
+    }
     sae_manifest = save_sae(root / "sae", sae, inputs=origin)
     density = np.full(C, 0.2)
     dictionary = save_dictionary(
         root / "dictionary",
         directions=sae.dictionary.detach(),
         names=make_names(),
-        space=NamingSpace(sae.dictionary.detach(), torch.zeros(D)),
+        space=NamingSpace(sae.dictionary.detach(), torch.zeros(width)),
         statistics=pa.table(
             {"concept": np.arange(C), "density": density, "mean_code": density, "max_code": density}
         ),
@@ -105,7 +113,7 @@ def write_model(root: Path, splits: dict[str, int] | None = None) -> Path:
         config,
     )
     recorded = {
-        "encoder": "mini",
+        "encoder": encoder.spec if encoder else "none",
         **{name: getattr(config, name) for name in ProbeConfig.__dataclass_fields__},
     }
     inputs = origin | {"sae": sae_manifest.fingerprint, "dictionary": dictionary.fingerprint}
