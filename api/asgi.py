@@ -14,12 +14,14 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from api.configuration import load_settings
+from api.curation import Curation
 from api.logs import configure_logging
 from api.main import create_app
 from api.readiness import Check, database_answers, folder_writable, worker_alive
 from api.registry import ServedPredictor, open_registry
 from api.settings import Settings
 from api.tracing import export_spans
+from dncbm.curation.store import CurationStore
 from dncbm.database import Database
 from dncbm.errors import Unavailable
 from dncbm.registry.store import RegistryStore
@@ -54,7 +56,12 @@ def assemble(settings: Settings) -> FastAPI:
     database = open_database(settings)
     store = None if database is None else RegistryStore(database, settings.model_dir)
     registry = open_registry(settings.model_dir, load, store=store, lazy=settings.lazy)
-    return create_app(registry, settings.options(), checks=_checks(settings, database))
+    curation = None
+    if database is not None:
+        curation = Curation(CurationStore(database), registry, settings.state)
+    return create_app(
+        registry, settings.options(), checks=_checks(settings, database), curation=curation
+    )
 
 
 def open_database(settings: Settings) -> Database | None:

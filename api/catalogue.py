@@ -27,7 +27,9 @@ class Example:
 class ConceptCatalogue:
     """Read-only columns of a dictionary; safe to share between threads."""
 
-    def __init__(self, dictionary: Any) -> None:
+    def __init__(self, dictionary: Any, hidden: frozenset[int] = frozenset()) -> None:
+        self.hidden = hidden
+        """Concepts that are listed only where blocked ones are asked for."""
         self.names: Sequence[ConceptName] = list(dictionary.names)
         self._columns = {name: _numbers(dictionary.statistics, name) for name in STATISTICS}
         self._columns["score"] = np.array([name.score for name in self.names], dtype=float)
@@ -80,7 +82,9 @@ class ConceptCatalogue:
         chosen = [
             index
             for index, item in enumerate(self.names)
-            if (status is None or item.status == status) and folded in self._folded[index]
+            if (status is None or item.status == status)
+            and folded in self._folded[index]
+            and (status == "blocked" or index not in self.hidden)
         ]
         values = self._columns[sort][chosen]
         keys = -values if descending else values

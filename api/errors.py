@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dncbm.errors import (
     ArtifactError,
     ArtifactMismatch,
+    Conflict,
     DncbmError,
     InvalidInput,
     Unavailable,
@@ -29,6 +30,7 @@ _KINDS: tuple[tuple[type[DncbmError], int, str, str], ...] = (
     (InvalidInput, 422, "invalid-input", "Invalid input"),
     (ArtifactMismatch, 409, "artifact-mismatch", "Artifacts do not belong together"),
     (ArtifactError, 500, "artifact-error", "Damaged artifact"),
+    (Conflict, 409, "conflict", "Conflict"),
     (Unavailable, 503, "unavailable", "Unavailable"),
     (DncbmError, 500, "error", "Error"),
 )

@@ -2,9 +2,10 @@
 
 import base64
 import binascii
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -34,6 +35,19 @@ class Upload:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What a request has beside its images: JSON text in a form, a value in a JSON body."""
+
+    name: str
+    schema: type[PredictBody]
+    """Of the JSON body, with the field."""
+    most_bytes: int
+    """Of the text in a form; hostile charsets take time to decode, which grows with its square."""
+    most_parts: int
+    """Commas and colons that it may add to a JSON body."""
+
+
 async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload]:
     """The images of a request body, multipart or JSON, not yet decoded.
 
@@ -41,27 +55,55 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
         InvalidInput: no image, too many, not base64, or a field that is not a file.
         UnsupportedMedia: neither multipart/form-data nor application/json.
     """
+    uploads, _ = await read_uploads_and(request, options)
+    return uploads
+
+
+async def read_uploads_and(
+    request: Request, options: ServiceOptions, field: Field | None = None
+) -> tuple[list[Upload], Any]:
+    """The images of a request body, and the value of one more field; None without such a field.
+
+    Raises:
+        InvalidInput: as `read_uploads`, or the field is missing or not JSON.
+        UnsupportedMedia: neither multipart/form-data nor application/json.
+    """
     content_type = request.headers.get("content-type", "")
     match content_type.partition(";")[0].strip().lower():
         case "multipart/form-data":
-            return await _from_form(request, options)
+            return await _from_form(request, options, field)
         case "application/json":
-            return _from_json(await request.body(), options)
+            return _from_json(await request.body(), options, field)
         case _:
             raise UnsupportedMedia(content_type or "(none)")
 
 
-async def _from_form(request: Request, options: ServiceOptions) -> list[Upload]:
+async def _from_form(
+    request: Request, options: ServiceOptions, field: Field | None
+) -> tuple[list[Upload], Any]:
+    most = field.most_bytes if field else _TEXT_BYTES
     try:
         async with request.form(
-            max_files=options.max_images, max_fields=20, max_part_size=_TEXT_BYTES
+            max_files=options.max_images, max_fields=20, max_part_size=most
         ) as form:
             _check_form(form)
             files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
-            return [Upload(_file_name(part), await part.read()) for part in files]
+            uploads = [Upload(_file_name(part), await part.read()) for part in files]
+            return uploads, _json_field(form, field.name) if field else None
     except HTTPException as error:
-        _explain(str(error.detail), options)
+        _explain(str(error.detail), options, field)
         raise
+
+
+def _json_field(form: FormData, name: str) -> Any:
+    text = form.get(name)
+    try:
+        if isinstance(text, str):
+            return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    given = "nothing" if text is None else repr(text)[:60]
+    raise InvalidInput(f"The form field {name!r} must hold JSON text, got {given}.")
 
 
 def _file_name(part: UploadFile) -> str:
@@ -70,7 +112,7 @@ def _file_name(part: UploadFile) -> str:
     return name.encode("utf-8", "replace").decode()[:_NAME_LENGTH]
 
 
-def _explain(detail: str, options: ServiceOptions) -> None:
+def _explain(detail: str, options: ServiceOptions, field: Field | None) -> None:
     """Raise our own error for two of Starlette's, which come in its words and as 400."""
     if detail.startswith("Too many files"):
         raise InvalidInput(
@@ -78,9 +120,10 @@ def _explain(detail: str, options: ServiceOptions) -> None:
             f"{options.max_images} images."
         )
     if detail.startswith("Part exceeded"):
+        most = field.most_bytes if field else _TEXT_BYTES
+        read = f"only files and {field.name} are read" if field else "only files are read"
         raise InvalidInput(
-            f"A text field of the form has more than {_TEXT_BYTES:,} bytes; only files are read. "
-            f"{_WITH_CURL}"
+            f"A text field of the form has more than {most:,} bytes; {read}. {_WITH_CURL}"
         )
 
 
@@ -96,25 +139,29 @@ def _check_form(form: FormData) -> None:
         raise InvalidInput(f"The form field {FIELD!r} is text, not a file. {_WITH_CURL}")
 
 
-def _from_json(body: bytes, options: ServiceOptions) -> list[Upload]:
+def _from_json(
+    body: bytes, options: ServiceOptions, field: Field | None
+) -> tuple[list[Upload], Any]:
     # Every part of a JSON text costs memory, and a wrong one far more than its bytes.
     parts = body.count(b",") + body.count(b":")
-    if parts > 4 * options.max_images + 100:
+    if parts > 4 * options.max_images + 100 + (field.most_parts if field else 0):
         raise InvalidInput(
             f"The JSON body has {parts:,} commas and colons. Send "
             f'{{"images": ["<base64>"]}} with 1 to {options.max_images} images.'
         )
     try:
-        images = PredictBody.model_validate_json(body).images
+        read = (field.schema if field else PredictBody).model_validate_json(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from error
+    images = read.images
     if len(images) > options.max_images:
         raise InvalidInput(
             f"The request has {len(images)} images; send between 1 and {options.max_images}."
         )
-    return [
+    uploads = [
         Upload(f"images[{index}]", _from_base64(text, index)) for index, text in enumerate(images)
     ]
+    return uploads, getattr(read, field.name) if field else None
 
 
 def _from_base64(text: str, index: int) -> bytes:

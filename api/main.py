@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from api.curation import Curation
 from api.errors import AnswerFailures, install_error_handlers
 from api.keys import KeyRing
 from api.lifecycle import Drain, Lifecycle
@@ -16,6 +17,7 @@ from api.metrics import Metrics, ObserveRequests
 from api.rates import RateLimiter
 from api.readiness import Check, Readiness
 from api.registry import Registry
+from api.routes import curation as curation_routes
 from api.routes import dictionaries, explanations, health, models, pages, predictions
 from api.routes import registry as registry_routes
 from api.schemas import Problem
@@ -30,6 +32,7 @@ _TAGS = [
     {"name": "models", "description": "What is served, and what each class looks for."},
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
     {"name": "registry", "description": "Where models come from, and what their aliases are."},
+    {"name": "curation", "description": "Change concepts, measure what it costs, go back."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
@@ -42,6 +45,7 @@ def create_app(
     *,
     checks: Mapping[str, Check] | None = None,
     tracer: Tracer | None = None,
+    curation: Curation | None = None,
 ) -> FastAPI:
     """The service for the models of `registry`; reads no environment, and of files the keys file.
 
@@ -50,6 +54,7 @@ def create_app(
         options: limits, keys and the like.
         checks: what `/readyz` asks besides, by name.
         tracer: where spans go; by default as `options.otel` says.
+        curation: serves the active edits of the models, and makes new ones.
     """
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
@@ -77,8 +82,11 @@ def create_app(
         lifecycle=lifecycle,
         readiness=Readiness(checks),
         store=registry.store,
+        curation=curation,
     )
     app.state.service = service
+    if curation is not None:
+        curation.refresh()
     install_error_handlers(app)
     _add_routes(app)
     _add_middleware(app, service, tracer)
@@ -120,7 +128,7 @@ def _add_routes(app: FastAPI) -> None:
         429: _PROBLEM | {"description": "Too many requests; see Retry-After."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
-    for room in (predictions, explanations, models, dictionaries):
+    for room in (predictions, explanations, models, dictionaries, curation_routes):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(registry_routes.router, dependencies=strict, responses=refused)
     app.include_router(health.router)

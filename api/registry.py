@@ -13,9 +13,10 @@ from PIL import Image
 from api.catalogue import ConceptCatalogue
 from dncbm.artifacts import slug
 from dncbm.errors import ArtifactError, DncbmError, InvalidInput, UnknownName
+from dncbm.probe.changes import CodeChange
 from dncbm.registry.records import ModelRecord
 from dncbm.registry.store import RegistryStore
-from dncbm.types import Attribution, Prediction
+from dncbm.types import Attribution, Intervention, Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,16 @@ class ServedPredictor(Protocol):
         by: str = "concept",
     ) -> list[list[Prediction]]:
         """Per image its top classes, best first."""
+        ...
+
+    def intervene(
+        self, images: Sequence[Image.Image], changes: Sequence[CodeChange], **listing: Any
+    ) -> list[Intervention]:
+        """Per image the decision before and after its codes were changed."""
+        ...
+
+    def edited(self, dictionary: Any, cbm: Any) -> "ServedPredictor":
+        """The same encoder and autoencoder with other names, weights or temperatures."""
         ...
 
     def explain(
@@ -84,6 +95,15 @@ class ServedModel:
     path: Path
     predictor: ServedPredictor
     catalogue: ConceptCatalogue
+    edit: int | None = None
+    """The edit that is served; None: the model as it was made."""
+    unedited: "ServedModel | None" = None
+    """The model as it was made, where an edit is served."""
+
+    @property
+    def base(self) -> "ServedModel":
+        """The model as it was made."""
+        return self.unedited or self
 
     @property
     def effective_concepts(self) -> list[int]:
@@ -151,14 +171,19 @@ class Registry:
     def models(self) -> list[ServedModel]:
         """All models, by id; may ask the database and load what was registered meanwhile."""
         self.refresh()
-        with self._lock:
-            return [self._models[key] for key in sorted(self._models)]
+        return self.loaded
 
     @property
     def ids(self) -> list[str]:
         """Ids of what is loaded, or would be when asked for; never waits."""
         with self._lock:
             return sorted(self._models.keys() | self._known)
+
+    @property
+    def loaded(self) -> list[ServedModel]:
+        """All that is in memory now, by id; never waits."""
+        with self._lock:
+            return [self._models[key] for key in sorted(self._models)]
 
     def get(self, model_id: str) -> ServedModel | None:
         """The model of that id if it is loaded; never waits, and knows no aliases."""

@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.datastructures import URL
 
+from api.curation import Curation
 from api.errors import Forbidden, Unauthorized
 from api.keys import KeyRing, given_key, scope_of
 from api.lifecycle import Lifecycle
@@ -34,6 +35,20 @@ class Service:
     lifecycle: Lifecycle
     readiness: Readiness
     store: RegistryStore | None = None
+    curation: Curation | None = None
+
+    async def follow_edits(self) -> None:
+        """Serve the edit that is active now; asks the database at most once a second."""
+        if self.curation is not None and self.curation.is_due:
+            await run_in_threadpool(self.curation.refresh)
+
+    def find(self, name: str, what: str = "model") -> ServedModel:
+        """A model by id or alias with its active edit; may ask the database and load the model."""
+        known = {model.id for model in self.registry.loaded}
+        found = self.registry.model(name, what=what)
+        if self.curation is not None and found.id not in known:
+            self.curation.refresh(wait=True)
+        return self.registry.get(found.id) or found
 
 
 async def get_service(request: Request) -> Service:
@@ -106,9 +121,10 @@ async def get_dictionary(dictionary: str, service: ServiceDep, request: Request)
 
 async def find_model(service: Service, name: str, what: str) -> ServedModel:
     """A model by id or alias; the database is asked, and a model loaded, beside the event loop."""
+    await service.follow_edits()
     found = service.registry.get(name)
     if found is None:
-        found = await run_in_threadpool(service.registry.model, name, what=what)
+        found = await run_in_threadpool(service.find, name, what)
     return found
 
 

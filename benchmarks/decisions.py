@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from benchmarks._harness import Row, finish, parser
 from dncbm.encoders.artifact import load_embeddings
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.probe.metrics import accuracy, probe_logits
 from dncbm.probe.model import Probe
 from dncbm.probe.train import ProbeConfig, train_probe
@@ -32,7 +33,7 @@ from dncbm.probe.truncation import largest_weights
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.presets import preset
 from dncbm.sae.train import train_sae
-from pipelines.bottleneck import class_names, labelled_rows
+from pipelines.bottleneck import class_names
 
 NECS = (5, 10)
 RULES = {

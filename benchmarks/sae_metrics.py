@@ -25,13 +25,14 @@ from torch.nn import functional
 from benchmarks._harness import parser, table
 from dncbm.data.planted import match_dictionaries, planted_dictionary, planted_embeddings
 from dncbm.encoders.artifact import load_embeddings
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.geometry import stability
 from dncbm.sae.metrics import Labelled, accuracy_kept, evaluate_sae
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import EmbeddingRows, ShardRows, as_rows
 from dncbm.sae.train import TrainedSae, train_sae
-from pipelines.bottleneck import class_names, labelled_rows
+from pipelines.bottleneck import class_names
 
 PRESETS = ("default", "topk", "dncbm-paper")
 PLANTED_ACTIVE = 3

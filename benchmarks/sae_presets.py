@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from dncbm.encoders.artifact import EmbeddingsArtifact, load_embeddings
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.probe.train import ProbeConfig, train_probe
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.train import train_sae
-from pipelines.bottleneck import class_names, labelled_rows
+from pipelines.bottleneck import class_names
 from pipelines.discover import held_out_metrics
 
 METHODS = ("default", "topk", "dncbm-paper", "dncbm-paper, equal steps")

@@ -9,6 +9,7 @@ them into one line and an exit code, the service into an RFC 9457 problem docume
     │   └── UnknownName        exit code 2, HTTP 404   a name that is not in a known set
     ├── ArtifactError          exit code 1, HTTP 500   a directory on disk is not what it says
     │   └── ArtifactMismatch   exit code 1, HTTP 409   made from other inputs than the ones given
+    ├── Conflict               exit code 1, HTTP 409   somebody else changed it, or it is not ready
     └── Unavailable            exit code 1, HTTP 503   disk, network, port or package is missing
 """
 
@@ -41,6 +42,10 @@ class ArtifactError(DncbmError):
 
 class ArtifactMismatch(ArtifactError):
     """An artifact was made from other inputs than the ones it is now used with."""
+
+
+class Conflict(DncbmError):
+    """What is asked for does not fit the state that things are in now."""
 
 
 class Unavailable(DncbmError):

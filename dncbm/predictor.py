@@ -18,12 +18,13 @@ from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
 from dncbm.naming.mates import base_names
+from dncbm.probe.changes import CodeChange, change_codes, changed_codes, changed_concepts
 from dncbm.probe.model import LogitAccount
 from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
 from dncbm.stages import stage
-from dncbm.types import Attribution, Contribution, ListedBy, Prediction, TargetKind
+from dncbm.types import Attribution, Contribution, Intervention, ListedBy, Prediction, TargetKind
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +211,37 @@ class Predictor:
         first = self.dictionary.names[concepts[0]].name
         same = all(self.dictionary.names[concept].name == first for concept in concepts)
         return first if same else self._base_names[concepts[0]]
+
+    def intervene(
+        self, images: Sequence[Image], changes: Sequence[CodeChange], **listing: Any
+    ) -> list[Intervention]:
+        """What each decision would be if some concepts had other codes.
+
+        Args:
+            images: RGB images.
+            changes: codes to set, to scale or to remove, by index or by name.
+            listing: `top_contributions`, `top_classes`, `nec` and `by`, as in `predict`.
+
+        Raises:
+            InvalidInput: no image, a concept changed twice, or what `predict` refuses.
+            UnknownName: no concept of such a name.
+        """
+        if not images:
+            raise InvalidInput("No image was given. Give at least one.")
+        names = [name.name for name in self.dictionary.names]
+        wanted = changed_concepts(changes, names)
+        before = self.encode(self.embed(images))
+        after = change_codes(before, wanted)
+        old, new = (self.predict_codes(codes, **listing) for codes in (before, after))
+        rows = zip(old, new, before, after, strict=True)
+        return [
+            Intervention(tuple(b), tuple(a), changed_codes(wanted, names, *codes))
+            for b, a, *codes in rows
+        ]
+
+    def edited(self, dictionary: Dictionary, cbm: Cbm) -> "Predictor":
+        """The same encoder and autoencoder with other names, weights or temperatures."""
+        return Predictor(encoder=self.encoder, sae=self.sae, dictionary=dictionary, cbm=cbm)
 
     def explain(
         self,

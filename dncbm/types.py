@@ -77,6 +77,28 @@ class Prediction:
     """Largest by absolute value first."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangedCode:
+    """The code of one concept in one image, before and after an intervention."""
+
+    concept: int
+    name: str
+    code_before: float
+    code_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """The decision about one image before and after some of its codes were changed."""
+
+    before: tuple[Prediction, ...]
+    """Best class first."""
+    after: tuple[Prediction, ...]
+    """Best class first; the same weights, other codes."""
+    changed: tuple[ChangedCode, ...]
+    """In the order of the changes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Attribution:
     """Where in an image one target comes from.

@@ -8,6 +8,7 @@ import torch
 
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
@@ -19,11 +20,11 @@ from dncbm.sae.model import SaeModel
 from dncbm.sae.rows import CHUNK, ShardRows
 from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
+from pipelines.control import random_control
 from pipelines.origin import require_one_origin
 from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
-SPLITS = ("train", "validation", "test")
 _READOUT_ROWS = 10_000
 """A readout of a few hundred numbers needs no more photos than this to be compared."""
 
@@ -47,20 +48,6 @@ def probe_config(recipe: Recipe) -> ProbeConfig:
     if isinstance(values.get("necs"), int):  # --set probe.necs=5
         values["necs"] = (values["necs"],)
     return ProbeConfig(**values)
-
-
-def labelled_rows(
-    embeddings: EmbeddingsArtifact, classes: tuple[str, ...]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and class indices (both (n,)) of the labelled images of each split."""
-    labels = np.array([label or "" for label in embeddings.labels()])
-    index = {name: position for position, name in enumerate(classes)}
-    found = {}
-    for split in SPLITS:
-        rows = embeddings.rows(split)
-        rows = rows[np.isin(labels[rows], list(classes))]
-        found[split] = (rows, np.array([index[label] for label in labels[rows]], dtype=np.int64))
-    return found
 
 
 def class_names(embeddings: EmbeddingsArtifact) -> tuple[str, ...]:
@@ -100,11 +87,12 @@ def bottleneck_stage(
     if not is_current(workspace.cbm, "cbm", recorded, inputs):
         data = labelled_rows(embeddings, classes)
         used = {split: pair for split, pair in data.items() if len(pair[0])}
+        codes = {
+            split: encode_rows(sae.model, ShardRows(embeddings.shards, rows))
+            for split, (rows, _) in used.items()
+        }
         trained = train_probe(
-            {
-                split: encode_rows(sae.model, ShardRows(embeddings.shards, rows))
-                for split, (rows, _) in used.items()
-            },
+            codes,
             {split: labels for split, (_, labels) in used.items()},
             classes,
             config,
@@ -113,12 +101,14 @@ def bottleneck_stage(
         )
         accuracy = baselines(recipe, embeddings, data, encoder) | head_accuracy(trained)
         kept = kept_by_the_sae(embeddings, sae.model, data, recipe.seed)
+        control = random_control(embeddings, sae.model, used, codes, trained, config)
         save_cbm(
             workspace.cbm,
             trained,
             config=recorded,
             inputs=inputs,
-            metrics=trained.metrics | {"test_accuracy": accuracy, "sae": kept},
+            metrics=trained.metrics
+            | {"test_accuracy": accuracy, "sae": kept, "random_control": control},
         )
         workspace.discard("bottleneck")
     return load_cbm(workspace.cbm)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dncbm.errors import ArtifactMismatch
+from pipelines import edits_cli
 from pipelines.cli_parts import (
     SAE_PRESETS,
     AsJson,
@@ -379,6 +380,9 @@ def doctor(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
+
+
+edits_cli.register(app)
 
 
 def main() -> None:

@@ -133,12 +133,12 @@ def predict(
     by: str = "concept",
 ) -> Result:
     """The best class of each photo, folders opened, with its named contributions."""
-    images = [photo for path in images for photo in _photos(path)]
+    images = photo_paths(images)
     predictor = Predictor.load(model, device=device)
     found = []
     for start in range(0, len(images), _PHOTOS_AT_ONCE):
         paths = images[start : start + _PHOTOS_AT_ONCE]
-        photos = [_decoded(path) for path in paths]
+        photos = [decoded(path) for path in paths]
         predictions = predictor.predict(photos, top_contributions=top, nec=nec, by=by)
         found += [
             {"image": str(path)} | prediction_dict(best[0])
@@ -154,10 +154,10 @@ def explain(
     result = predict(model, images, top=targets.top, nec=targets.nec, device=device)
     if out is None:
         return result
-    paths = [photo for path in images for photo in _photos(path)]
+    paths = photo_paths(images)
     predictor = Predictor.load(model, device=device)
     for item, path, name in zip(result["predictions"], paths, file_names(paths), strict=True):
-        item["pixels"] = explain_photo(predictor, name, _decoded(path), targets, out)
+        item["pixels"] = explain_photo(predictor, name, decoded(path), targets, out)
     return result
 
 
@@ -182,6 +182,15 @@ def report(workspace: Workspace, progress: Progress) -> Result:
     return {"report": str(path)}
 
 
+def photo_paths(paths: list[Path]) -> list[Path]:
+    """The photos given, folders opened.
+
+    Raises:
+        InvalidInput: a folder without images.
+    """
+    return [photo for path in paths for photo in _photos(path)]
+
+
 def _photos(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
@@ -191,7 +200,12 @@ def _photos(path: Path) -> list[Path]:
     return found
 
 
-def _decoded(path: Path) -> Image:
+def decoded(path: Path) -> Image:
+    """The photo in a file.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no image.
+    """
     try:
         return decode_image(path.read_bytes())
     except OSError as error:

@@ -11,6 +11,7 @@ from dncbm.artifacts import require_input
 from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
 from dncbm.encoders.cache import load_embeddings
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.errors import InvalidInput
 from dncbm.predictor import Predictor
 from dncbm.probe.decisions import LISTED, ShortDecisions, plain, short_decisions
@@ -21,7 +22,6 @@ from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import load_sae
 from dncbm.training.progress import Progress, no_progress
-from pipelines.bottleneck import labelled_rows
 from pipelines.workspace import Workspace
 
 logger = logging.getLogger(__name__)

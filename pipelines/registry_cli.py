@@ -68,7 +68,7 @@ def models(root: Root = HERE, as_json: AsJson = False, verbose: Verbose = False)
         stdout.print(f"Not registered: {place}: {reason}")
 
 
-def alias(  # noqa: PLR0913 - typer: one parameter per option
+def alias(
     name: Annotated[str, typer.Argument(metavar="NAME", help="For example production.")],
     model: Annotated[
         str | None,

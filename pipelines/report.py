@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 
 from dncbm.artifacts import load_manifest, require_input
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
+from dncbm.encoders.labelled import labelled_rows
 from dncbm.predictor import Predictor
 from dncbm.probe.metrics import confusion, probe_logits
 from dncbm.report.build import build_report
@@ -16,7 +17,6 @@ from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.training.progress import Progress, no_progress
 from pipelines import report_parts as parts
-from pipelines.bottleneck import labelled_rows
 from pipelines.recipes import Recipe
 from pipelines.report_quality import quality_rows
 from pipelines.workspace import Workspace

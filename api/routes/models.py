@@ -44,7 +44,7 @@ def list_models(service: ServiceDep, paging: PagingDep) -> ModelList:
 @router.get("/{model}", summary="Describe a model")
 def describe_model(model: ModelDep) -> ModelDetail:
     """Classes, recipe, fingerprints and measurements of a model."""
-    return ModelDetail(**_fields(model), details=model.predictor.describe())
+    return ModelDetail(**_fields(model), details=model.predictor.describe() | {"edit": model.edit})
 
 
 @router.get("/{model}/classes", summary="List the classes of a model")

@@ -84,6 +84,32 @@ def calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def equal_mass_error(
+    probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], bins: int = 15
+) -> float:
+    """Expected calibration error over bins of equally many rows (Nguyen, O'Connor 2015).
+
+    Where confidences crowd near 1, bins of equal width put most rows into one. Rows of equal
+    confidence are ordered by whether they are right, so that the order of rows does not matter.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = (probabilities.argmax(axis=1) == labels).astype(float)
+    order = np.lexsort((correct, confidence))
+    gaps = [(confidence[part] - correct[part]).sum() for part in np.array_split(order, bins)]
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def calibration(
+    logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], temperature: float
+) -> dict[str, int | float]:
+    """How honest probabilities are, with the temperature (`ece`) and without: equal-mass bins."""
+    return {
+        "images": len(labels),
+        "ece": equal_mass_error(softmax(logits / temperature), labels),
+        "ece_uncalibrated": equal_mass_error(softmax(logits), labels),
+    }
+
+
 def fit_temperature(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> float:
     """The temperature T, in [e**-4, e**4], that calibrates `softmax(logits / T)` on these rows.
 

@@ -19,6 +19,7 @@ from dncbm.probe.memo import Memo, identity_of
 from dncbm.probe.metrics import (
     accuracy,
     balanced_accuracy,
+    calibration,
     calibration_error,
     contributing_concepts,
     cross_entropy,
@@ -145,8 +146,8 @@ class TrainedProbe:
     """Divide logits by this before the softmax; keys `dense`, `nec5`, ..."""
     metrics: dict[str, Any]
     """`accuracy`, `balanced_accuracy`, `cross_entropy`, `ece`, `ece_calibrated` by split and
-    head; `nec`, `ncc`, `chosen` by head; `short_decisions` by head and number of listed
-    contributions; `notes`. `ece_calibrated` is not given for the validation split: the
+    head; `calibration`, `nec`, `ncc`, `chosen` by head; `short_decisions` by head and number of
+    listed contributions; `notes`. `ece_calibrated` is not given for the validation split: the
     temperature was fitted on those rows, which makes it too good."""
     history: list[dict[str, float]]
     """One entry per point of the elastic-net path."""
@@ -326,17 +327,23 @@ def measure(heads: Mapping[str, Probe], splits: Splits) -> tuple[dict[str, Any],
     """
     metrics: dict[str, Any] = {"notes": list(splits.notes)}
     temperatures: dict[str, float] = {}
+    honest: dict[str, Any] = {}
     for name, head in heads.items():  # one head and split at a time: logits can be large
         temperatures[name] = 1.0
         if splits.validation is not None:
             logits = probe_logits(head, splits.validation.matrix)
             temperatures[name] = fit_temperature(logits, splits.validation.labels)
+        honest[name] = {"temperature": temperatures[name]}
         for split, data in splits.named().items():
-            scores = _scores(probe_logits(head, data.matrix), data.labels, temperatures[name])
+            logits = probe_logits(head, data.matrix)
+            scores = _scores(logits, data.labels, temperatures[name])
+            if split != "train":
+                honest[name][split] = calibration(logits, data.labels, temperatures[name])
             if split == "validation":
                 del scores["ece_calibrated"]
             for metric, score in scores.items():
                 metrics.setdefault(metric, {}).setdefault(split, {})[name] = score
+    metrics["calibration"] = {"bins": 15, "binning": "equal mass", "heads": honest}
     judged = splits.test or splits.validation or splits.train
     metrics["nec"] = {name: head.effective_concepts() for name, head in heads.items()}
     metrics["ncc"] = {
