@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dncbm.database import Database
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
@@ -35,6 +35,11 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.database.close()
         shutil.rmtree(self.folder)
+
+    @initialize()
+    def begin(self) -> None:
+        self.write("a", "1")
+        self.scan()
 
     @rule(name=NAMES, content=CONTENT)
     def write(self, name: str, content: str) -> None:
