@@ -32,6 +32,7 @@ from pipelines.cli_parts import (
     Teacher,
     Verbose,
     Vocabulary,
+    WithWorker,
     Workers,
     commands,
     given,
@@ -41,6 +42,7 @@ from pipelines.cli_parts import (
     show_version,
 )
 from pipelines.console import configure_logging, progress_listener, run_guarded
+from pipelines.jobs_cli import add_to
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
@@ -363,11 +365,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     device: Device = "auto",
+    worker: WithWorker = True,
     verbose: Verbose = False,
 ) -> None:
     """Serve a model directory (or a folder of several) over HTTP."""
     configure_logging(verbose=verbose)
-    commands().serve(model, host, port, device)
+    commands().serve(model, host, port, device, worker=worker)
 
 
 @app.command()
@@ -385,6 +388,9 @@ def doctor(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
+
+
+add_to(app)
 
 
 def main() -> None:

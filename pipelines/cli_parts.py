@@ -83,6 +83,9 @@ Loss = Annotated[
     str | None,
     typer.Option(help="pairwise or cosine (encoders); uniform-off-label, bce or cross-entropy."),
 ]
+WithWorker = Annotated[
+    bool, typer.Option("--worker/--no-worker", help="Also run jobs, in a process beside.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pipelines.recipes import TABLES, Recipe, located_network, merged
 from pipelines.report import report_stage
 from pipelines.serialise import label, prediction_dict
 from pipelines.targets import Targets
+from pipelines.worker import kept_running
 from pipelines.workspace import Workspace
 
 Result = dict[str, Any]
@@ -186,8 +188,11 @@ def report(workspace: Workspace, progress: Progress) -> Result:
     return {"report": str(path)}
 
 
-def serve(model: Path, host: str, port: int, device: str = "auto") -> None:
-    """Run the HTTP service until interrupted."""
+def serve(model: Path, host: str, port: int, device: str = "auto", *, worker: bool = True) -> None:
+    """Run the HTTP service until interrupted, with a worker for jobs beside it.
+
+    A model by itself leaves no place for others, so there is no worker then.
+    """
     import uvicorn
 
     if not model.is_dir():
@@ -197,8 +202,10 @@ def serve(model: Path, host: str, port: int, device: str = "auto") -> None:
     if device != "auto":  # an environment that says otherwise stays in force
         os.environ["DNCBM_DEVICE"] = resolve_device(device)
     stdout.print(f"Serving {model} at http://{host}:{port}/  (API description: /docs)")
-    # by name, since the command line and the service do not import each other
-    uvicorn.run("api.asgi:application", factory=True, host=host, port=port, log_level="warning")
+    several = worker and not (model / "cbm").is_dir()
+    with kept_running(model.resolve()) if several else nullcontext():
+        # by name, since the command line and the service do not import each other
+        uvicorn.run("api.asgi:application", factory=True, host=host, port=port, log_level="warning")
 
 
 def _require_free_port(host: str, port: int) -> None:

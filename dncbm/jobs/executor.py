@@ -93,8 +93,9 @@ class Executor:
             "application_version": system.VERSION,
             "executor_id": self.name,
             "serializer": system.SERIALIZER,
-            "log_level": "ERROR",
+            "log_level": "WARNING",
         }
+        logging.getLogger("dbos").addFilter(system.quiet)
         DBOS(config=config)
         for pipeline in self._pipelines:
             DBOS.workflow(name=pipeline, max_recovery_attempts=MOST_DEATHS)(self._workflow())

@@ -1,6 +1,7 @@
 """Where jobs read and write, and where what is known of them lies."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,35 @@ class Places:
             state.mkdir(parents=True, exist_ok=True)
         url = database or f"sqlite:///{state / 'dncbm.sqlite'}"
         return cls(models, state, url, data and data.resolve(), network)
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], models: Path | None = None
+    ) -> "Places":
+        """The places that the variables `DNCBM_*` name.
+
+        Args:
+            environment: variables.
+            models: model root in place of `DNCBM_MODEL_DIR`.
+
+        Raises:
+            InvalidInput: no model root, or one that is no folder.
+            Unavailable: the state folder cannot be made.
+        """
+        named = environment.get("DNCBM_MODEL_DIR")
+        root = models or (Path(named) if named else None)
+        if root is None:
+            raise InvalidInput("No model root is given. Set DNCBM_MODEL_DIR, or name the folder.")
+        if not root.is_dir():
+            raise InvalidInput(f"The model root {root} is not a folder. Make it first.")
+        state, data = environment.get("DNCBM_STATE_DIR"), environment.get("DNCBM_DATA_DIR")
+        return cls.of(
+            root,
+            state=Path(state) if state else None,
+            database=environment.get("DNCBM_DATABASE_URL"),
+            data=Path(data) if data else None,
+            network=environment.get("DNCBM_JOBS_NETWORK", "").lower() in ("1", "true", "yes"),
+        )
 
     def target(self, model: str) -> Path:
         """The directory of a model."""

@@ -57,8 +57,12 @@ def prepare(url: str) -> None:
                 connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
-        logging.getLogger("dbos").setLevel(logging.ERROR)
         DBOS.migrate(url)
+
+
+def quiet(record: logging.LogRecord) -> bool:
+    """A filter of the log of DBOS: the traceback of a failed stage is in the job's own log."""
+    return not str(record.msg).startswith("Exception encountered in background workflow")
 
 
 @contextmanager
