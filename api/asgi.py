@@ -5,6 +5,7 @@
 Nothing happens at import; `application` reads the settings and loads the models.
 """
 
+import logging
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -13,7 +14,11 @@ from pydantic import ValidationError
 from api.main import create_app
 from api.registry import ServedPredictor, open_registry
 from api.settings import Settings
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, Unavailable
+from dncbm.jobs.client import JobClient
+from dncbm.jobs.places import Places
+
+logger = logging.getLogger(__name__)
 
 
 def application() -> FastAPI:
@@ -29,7 +34,32 @@ def application() -> FastAPI:
 
         return Predictor.load(path, device=settings.device)
 
-    return create_app(open_registry(settings.model_dir, load), settings.options())
+    registry = open_registry(settings.model_dir, load)
+    return create_app(registry, settings.options(), job_client=open_jobs(settings))
+
+
+def open_jobs(settings: Settings) -> JobClient | None:
+    """The jobs of this installation; None where its model root cannot be written.
+
+    Raises:
+        InvalidInput: the address of the database is none.
+        Unavailable: a database that was named does not answer.
+    """
+    url = settings.database_url
+    try:
+        places = Places.of(
+            settings.model_dir,
+            state=settings.state_dir,
+            database=url.get_secret_value() if url else None,
+            data=settings.data_dir,
+            network=settings.jobs_network,
+        )
+        return JobClient(places)
+    except Unavailable as error:
+        if url or settings.state_dir:
+            raise
+        logger.warning("No jobs: %s", error)  # a read-only root still serves predictions
+        return None
 
 
 def read_settings() -> Settings:

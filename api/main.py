@@ -8,23 +8,30 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
-from api.routes import dictionaries, explanations, health, models, pages, predictions
+from api.routes import dictionaries, explanations, health, jobs, models, pages, predictions
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
 from dncbm.artifacts import package_version
+from dncbm.jobs.client import JobClient
 
 _TAGS = [
     {"name": "predictions", "description": "Classify photos and explain each decision."},
     {"name": "models", "description": "What is served, and what each class looks for."},
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
+    {"name": "jobs", "description": "Run pipelines in the background, and follow them."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
 
-def create_app(registry: Registry, options: ServiceOptions | None = None) -> FastAPI:
+def create_app(
+    registry: Registry,
+    options: ServiceOptions | None = None,
+    *,
+    job_client: JobClient | None = None,
+) -> FastAPI:
     """The service for the models of `registry`; reads no environment and no files."""
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
@@ -39,7 +46,7 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         redoc_url=None,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
-    app.state.service = Service(registry, options, limiter, uploads, metrics)
+    app.state.service = Service(registry, options, limiter, uploads, metrics, job_client)
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
@@ -52,9 +59,9 @@ def _add_routes(app: FastAPI) -> None:
     strict = [*keyed, Depends(refuse_unknown_query)]
     refused: dict[int | str, dict[str, Any]] = {
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
-        404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
+        404: _PROBLEM | {"description": "No such model, dictionary, class, concept or job."},
     }
-    for room in (predictions, explanations, models, dictionaries):
+    for room in (predictions, explanations, models, dictionaries, jobs):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)

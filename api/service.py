@@ -14,6 +14,7 @@ from api.metrics import Metrics
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.jobs.client import JobClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Service:
     limiter: InferenceLimiter
     uploads: UploadLimiter
     metrics: Metrics
+    jobs: JobClient | None = None
+    """None where the service has no database of jobs."""
 
 
 async def get_service(request: Request) -> Service:

@@ -47,6 +47,14 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
     read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
     api_key: SecretStr | None = Field(default=None, min_length=1)
+    state_dir: Path | None = Field(
+        default=None, description="Databases and locks; default: .dncbm in the model root."
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="sqlite:///FILE or postgresql://...; default: a file of SQLite."
+    )
+    data_dir: Path | None = Field(default=None, description="What jobs may read photos from.")
+    jobs_network: bool = Field(default=False, description="Whether jobs may fetch things.")
 
     def options(self) -> ServiceOptions:
         """The part of the settings that the application itself uses."""

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 WRITE_EVERY: Final = 0.5
 """Seconds between two writes of progress or logs to the database."""
 _LAST_LINES = 20
+_LAST_WORDS_SECONDS = 2.0
 
 
 class Interrupted(BaseException):
@@ -69,6 +70,7 @@ class RunningJob:
         self._journal = journal
         self._interrupted = False
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._guard = threading.Lock()
         self._notes: _Notes | None = None
         self._stderr: deque[str] = deque(maxlen=_LAST_LINES)
@@ -115,9 +117,10 @@ class RunningJob:
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # Ctrl-C is for the worker
                 )
-                threading.Thread(
+                self._listener = threading.Thread(
                     target=self._keep_stderr, args=(self._process,), daemon=True
-                ).start()
+                )
+                self._listener.start()
             return self._process
 
     def _keep_stderr(self, process: "subprocess.Popen[str]") -> None:
@@ -148,11 +151,15 @@ class RunningJob:
 
     def _death(self, process: "subprocess.Popen[str]", name: str, notes: "_Notes") -> str:
         code = process.wait()
+        if self._listener is not None:
+            self._listener.join(_LAST_WORDS_SECONDS)
         for line in self._stderr:
             notes.log(time.time(), "ERROR", line)
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         hint = " Most often memory ran out: lower batch_size or workers." if code == -9 else ""
-        return f"The process of the stage {name} ended {how}.{hint} Finished parts are kept: retry."
+        message = f"The process of the stage {name} ended {how}.{hint} Finished parts are kept."
+        notes.log(time.time(), "ERROR", message)
+        return message
 
     def close(self) -> None:
         """End the process, and wait for it."""

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Float, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dncbm.database import Base, Time
@@ -22,7 +22,7 @@ class StageRow(Base):
     finished: Mapped[datetime | None] = mapped_column(Time)
     done: Mapped[int | None] = mapped_column(_Big)
     total: Mapped[int | None] = mapped_column(_Big)
-    rate: Mapped[float | None]
+    rate: Mapped[float | None] = mapped_column(Float)
 
 
 class LogRow(Base):
