@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[_ToWorker(tell)], force=True)
     logging.captureWarnings(True)
     asked: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    threading.Thread(target=_listen, args=(_own_stdin(), asked), daemon=True).start()
     lock = Path(arguments[1])
     while (held := process_locked(lock)) is None:
         time.sleep(_LOCK_POLL_SECONDS)
@@ -102,10 +102,25 @@ def _answer(request: dict[str, Any], run: RunStage, tell: _Teller) -> None:
         tell(error=f"Unexpected {type(error).__name__}: {error}. The log has the details.")
 
 
-def _listen(asked: "queue.Queue[dict[str, Any]]") -> None:
+def _own_stdin() -> int:
+    """The handle of stdin, which the program itself has no more.
+
+    A forked process closes `sys.stdin` first, and would wait for ever for the thread that reads
+    it here, which it does not have.
+    """
+    handle = os.dup(0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return handle
+
+
+def _listen(handle: int, asked: "queue.Queue[dict[str, Any]]") -> None:
     """Hand on what is asked; end all processes, whatever they do, when the worker is gone."""
-    for line in sys.stdin:
-        asked.put(json.loads(line))
+    rest = b""
+    while part := os.read(handle, 1 << 16):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            asked.put(json.loads(line))
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():  # with those that decode
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -1,5 +1,6 @@
 """Stages that tests steer by files in the model root, and a worker that runs them."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ def run(stage: str, job: dict[str, Any], progress: Any) -> dict[str, Any]:
         progress(stage, done, 10_000)
         done += 1
         time.sleep(0.01)
+    if stage == "fork":
+        fork(models)
     sys.stdout.write("what libraries print\n")
     sys.stdout.flush()
     if (models / f"fail-{stage}").exists():
@@ -35,6 +38,13 @@ def run(stage: str, job: dict[str, Any], progress: Any) -> dict[str, Any]:
     progress(stage, 10, 10)
     note(models, f"{job['name']} {stage} end")
     return {"stage": stage}
+
+
+def fork(models: Path) -> None:
+    """As loaders of photos do."""
+    process = multiprocessing.get_context("fork").Process(target=note, args=(models, "forked"))
+    process.start()
+    process.join()
 
 
 def note(models: Path, text: str) -> None:

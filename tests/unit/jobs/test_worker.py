@@ -127,6 +127,13 @@ def test_a_failed_stage_is_told_and_retried(here: Installation, how: str, messag
     assert here.effects.count("model two begin") == 2
 
 
+def test_a_stage_may_fork(here: Installation) -> None:
+    job = here.submit(stages=("fork",))
+    here.worker()
+    here.await_status(job, "succeeded")
+    assert "forked" in here.effects
+
+
 def test_larger_priorities_go_first(here: Installation) -> None:
     here.hold("one")
     first = here.submit("first")
