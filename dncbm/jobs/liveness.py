@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,28 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class Locks(Protocol):
-    """Named locks that end with their holder."""
-
-    def hold(self, name: str) -> bool:
-        """Take a lock until `close`, or the end of the process; False where another has it."""
-        ...
-
-    @contextmanager
-    def claimed(self, name: str) -> Iterator[bool]:
-        """Hold the lock of a worker that may be dead, if it is."""
-        ...
-
-    def intact(self) -> bool:
-        """Whether what is held is still held."""
-        ...
-
-    def close(self) -> None:
-        """Give all locks back."""
-        ...
-
-
-def locks_for(database: str, state: Path) -> Locks:
+def locks_for(database: str, state: Path) -> "FileLocks | ServerLocks":
     """Locks as wide as the database: of this machine for a file, of the server for Postgres."""
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
