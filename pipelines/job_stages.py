@@ -83,6 +83,7 @@ def _copy(job: Result, workspace: Workspace, progress: Progress) -> Result:
             progress("copy", done, len(parts))
             copy = _link if path.name == _LINKED else shutil.copy2
             shutil.copytree(path, draft / path.name, copy_function=copy)
+        progress("copy", len(parts), len(parts))
         shutil.copy2(source / "recipe.json", draft)
         shutil.rmtree(workspace.root, ignore_errors=True)
         os.replace(draft, workspace.root)

@@ -42,8 +42,13 @@ def work(places: Places, *, concurrency: int, total: int | None, with_parent: bo
 
 @contextmanager
 def kept_running(models: Path) -> Iterator[None]:
-    """A worker as a child process while the block runs, started again when it dies."""
+    """A worker as a child process while the block runs, started again when it dies.
+
+    A server that was told to end by SIGTERM ends itself with it, as it should, but the worker
+    must be stopped first: so the signal becomes an exception here.
+    """
     stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, _leave)
     keeper = threading.Thread(target=_keep, args=(models, stop), daemon=True)
     keeper.start()
     try:
@@ -51,6 +56,11 @@ def kept_running(models: Path) -> Iterator[None]:
     finally:
         stop.set()
         keeper.join(_STOP_SECONDS + 5)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _keep(models: Path, stop: threading.Event) -> None:

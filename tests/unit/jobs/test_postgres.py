@@ -10,7 +10,7 @@ from dncbm.jobs.client import JobClient
 from dncbm.jobs.liveness import ServerLocks
 from dncbm.jobs.places import Places
 from tests.postgres import postgres_server, postgres_url  # noqa: F401
-from tests.unit.jobs.conftest import STAGES, Installation
+from tests.unit.jobs.conftest import STAGES, Installation, wait_for
 
 
 @pytest.fixture
@@ -43,9 +43,10 @@ def test_cancel_retry_and_logs(there: Installation) -> None:
     there.worker()
     there.await_effect("model one begin")
     there.client.cancel(job)
-    there.free("one")
     there.fail("two", "disk full")
     there.client.retry(job)
+    there.await_effect("model one begin", times=2)
+    there.free("one")
     failed = there.await_status(job, "failed")
     assert "No space left" in failed.error
     assert "No space left" in there.client.logs(job)[0][-1].message
@@ -62,10 +63,14 @@ def test_locks_end_with_their_holder(postgres_url: str) -> None:  # noqa: F811
     with theirs.claimed("a") as dead:
         assert not dead
     ours.close()
-    with theirs.claimed("a") as dead:
-        assert dead
+    wait_for(lambda: _is_dead(theirs, "a"), "the end of the session")
     assert theirs.hold("a")
     theirs.close()
+
+
+def _is_dead(locks: ServerLocks, name: str) -> bool:
+    with locks.claimed(name) as dead:
+        return dead
 
 
 def test_a_lost_session_is_noticed(postgres_url: str) -> None:  # noqa: F811

@@ -1,7 +1,9 @@
 """Stages of jobs on real directories."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,7 +79,8 @@ def test_the_registry_is_told_and_may_fail(
         def register_artifacts(self, path: Path) -> None:
             raise ArtifactError("It is damaged.")
 
-    monkeypatch.setattr(job_stages.importlib, "import_module", lambda name: _Module(Store))
+    module = SimpleNamespace(RegistryStore=Store)
+    monkeypatch.setitem(sys.modules, "dncbm.registry.store", module)
     job = job_of(tmp_path)
     cbm = Path(job["work"]) / "cbm"
     cbm.mkdir(parents=True)
@@ -88,11 +91,6 @@ def test_the_registry_is_told_and_may_fail(
     (models / "new" / "cbm" / "manifest.json").unlink()
     run_stage("publish", job, silent)
     assert "It is damaged" in caplog.text
-
-
-class _Module:
-    def __init__(self, store: type) -> None:
-        self.RegistryStore = store
 
 
 def test_a_model_is_copied_with_the_changes_of_its_recipe(tmp_path: Path) -> None:

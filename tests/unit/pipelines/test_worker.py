@@ -41,10 +41,12 @@ def test_a_worker_that_dies_is_started_again_and_stops_with_the_service(
     for name in ("STATE_DIR", "DATABASE_URL"):
         monkeypatch.delenv(f"DNCBM_{name}", raising=False)
     monkeypatch.setattr(worker, "_LONGEST_PAUSE", 0.1)
-    with worker.kept_running(tmp_path):
+    with pytest.raises(SystemExit), worker.kept_running(tmp_path):
         _wait_for(lambda: _locks(tmp_path), "no worker")
         (first,) = _workers(tmp_path)
         os.kill(first, signal.SIGKILL)
         _wait_for(lambda: set(_workers(tmp_path)) - {first}, "no second worker")
         _wait_for(lambda: len(_locks(tmp_path)) > 1, "no second worker")
+        os.kill(os.getpid(), signal.SIGTERM)  # as a service is ended
+        time.sleep(60)
     assert _workers(tmp_path) == []
