@@ -24,10 +24,9 @@ PIPELINES: dict[str, tuple[str, ...]] = {
 """Stages of each pipeline. Those that begin with `copy` start from an existing model, and run the
 stages that follow too: a model of which a part is stale is not published."""
 OF_EMBED = (
-    "data", "dataset", "encoder", "device", "precision", "backend", "engine", "workers",
-    "batch_size", "seed",
+    "data", "dataset", "encoder", "precision", "backend", "engine", "workers", "batch_size",
 )  # fmt: skip
-"""Fields of a recipe that only embedding uses, or that decide what the embeddings are."""
+"""Fields of a recipe that decide how embeddings are made, and what they are."""
 _SIZES = ((512, 1_000_000), (64, 64))
 """Widths and numbers of rows to try a configuration with, while the true ones are not known."""
 
@@ -88,7 +87,7 @@ def _check_existing(values: Mapping[str, Any], places: Places) -> None:
     if not isinstance(model, str):
         raise InvalidInput("Name the model to start from: model = 'NAME'.")
     places.existing_model(model)
-    fixed = [name for name in OF_EMBED if name in values and name not in ("seed", "device")]
+    fixed = [name for name in OF_EMBED if name in values]
     if fixed:
         raise InvalidInput(
             f"{', '.join(fixed)} cannot be changed here: the embeddings of {model!r} are used as "

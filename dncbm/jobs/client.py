@@ -186,8 +186,6 @@ class JobClient:
     def _status(self, job: str) -> str:
         return self._dbos.list_workflows(workflow_ids=[job], load_input=False)[0].status
 
-    # --- for workers ---
-
     def owners(self, jobs: Sequence[str] | None = None) -> dict[str, tuple[str, str | None]]:
         """State (of DBOS) and worker of these jobs; without ids, of all that run."""
         with system.explained():

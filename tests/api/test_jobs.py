@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from api.asgi import open_jobs
 from api.main import create_app
 from api.registry import Registry, serve_model
 from api.routes import jobs as routes
+from api.settings import Settings
 from dncbm.errors import Unavailable
 from dncbm.jobs.client import JobClient
 from dncbm.jobs.places import Places
@@ -186,3 +188,16 @@ def test_changes_ask_for_the_scope_edit(http: TestClient) -> None:
             if path.startswith("/v1/jobs"):
                 changes = method in ("post", "delete")
                 assert operation.get("x-dncbm-scope") == ("edit" if changes else None)
+
+
+def test_a_root_that_cannot_be_written_still_serves(tmp_path: Path) -> None:
+    (tmp_path / ".dncbm").write_text("a file where the folder should be")
+    settings = Settings(model_dir=tmp_path)
+    assert open_jobs(settings) is None
+    with pytest.raises(Unavailable):
+        open_jobs(Settings(model_dir=tmp_path, state_dir=tmp_path / ".dncbm"))
+    jobs = open_jobs(Settings(model_dir=tmp_path, state_dir=tmp_path / "state", data_dir=tmp_path))
+    assert jobs is not None
+    assert jobs.places.data == tmp_path
+    assert (tmp_path / "state" / "jobs.sqlite").is_file()
+    jobs.close()
