@@ -24,6 +24,8 @@ from api.tracing import export_spans
 from dncbm.curation.store import CurationStore
 from dncbm.database import Database
 from dncbm.errors import Unavailable
+from dncbm.jobs.client import JobClient
+from dncbm.jobs.places import Places
 from dncbm.registry.store import RegistryStore
 
 logger = logging.getLogger(__name__)
@@ -54,13 +56,27 @@ def assemble(settings: Settings) -> FastAPI:
     if settings.otel:
         export_spans()
     database = open_database(settings)
-    store = None if database is None else RegistryStore(database, settings.model_dir)
+    if database is None:
+        return create_app(open_registry(settings.model_dir, load), settings.options())
+    store = RegistryStore(database, settings.model_dir)
     registry = open_registry(settings.model_dir, load, store=store, lazy=settings.lazy)
-    curation = None
-    if database is not None:
-        curation = Curation(CurationStore(database), registry, settings.state)
     return create_app(
-        registry, settings.options(), checks=_checks(settings, database), curation=curation
+        registry,
+        settings.options(),
+        checks=_checks(settings, database),
+        curation=Curation(CurationStore(database), registry, settings.state),
+        jobs=JobClient(places_of(settings)),
+    )
+
+
+def places_of(settings: Settings) -> Places:
+    """Where jobs read and write."""
+    return Places.of(
+        settings.model_dir,
+        state=settings.state,
+        database=settings.database,
+        data=settings.data_dir,
+        network=settings.jobs_network,
     )
 
 

@@ -19,6 +19,7 @@ from api.readiness import Check, Readiness
 from api.registry import Registry
 from api.routes import curation as curation_routes
 from api.routes import dictionaries, explanations, health, models, pages, predictions
+from api.routes import jobs as job_routes
 from api.routes import registry as registry_routes
 from api.schemas import Problem
 from api.security import CheckHost, SecurityHeaders
@@ -26,6 +27,7 @@ from api.service import Service, refuse_unknown_query, require_key, require_key_
 from api.settings import ServiceOptions
 from api.tracing import Tracer, open_tracer
 from dncbm.artifacts import package_version
+from dncbm.jobs.client import JobClient
 
 _TAGS = [
     {"name": "predictions", "description": "Classify photos and explain each decision."},
@@ -33,6 +35,7 @@ _TAGS = [
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
     {"name": "registry", "description": "Where models come from, and what their aliases are."},
     {"name": "curation", "description": "Change concepts, measure what it costs, go back."},
+    {"name": "jobs", "description": "Run pipelines in the background, and follow them."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
@@ -46,6 +49,7 @@ def create_app(
     checks: Mapping[str, Check] | None = None,
     tracer: Tracer | None = None,
     curation: Curation | None = None,
+    jobs: JobClient | None = None,
 ) -> FastAPI:
     """The service for the models of `registry`; reads no environment, and of files the keys file.
 
@@ -55,6 +59,7 @@ def create_app(
         checks: what `/readyz` asks besides, by name.
         tracer: where spans go; by default as `options.otel` says.
         curation: serves the active edits of the models, and makes new ones.
+        jobs: takes and shows jobs.
     """
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
@@ -83,6 +88,7 @@ def create_app(
         readiness=Readiness(checks),
         store=registry.store,
         curation=curation,
+        jobs=jobs,
     )
     app.state.service = service
     if curation is not None:
@@ -126,9 +132,9 @@ def _add_routes(app: FastAPI) -> None:
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         403: _PROBLEM | {"description": "The API key has too small a scope."},
         429: _PROBLEM | {"description": "Too many requests; see Retry-After."},
-        404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
+        404: _PROBLEM | {"description": "No such model, dictionary, class, concept or job."},
     }
-    for room in (predictions, explanations, models, dictionaries, curation_routes):
+    for room in (predictions, explanations, models, dictionaries, curation_routes, job_routes):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(registry_routes.router, dependencies=strict, responses=refused)
     app.include_router(health.router)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from api.asgi import assemble
 from api.configuration import describe, load_settings
 from api.lifecycle import Lifecycle
 from api.logs import configure_logging
+from api.settings import Settings
 from dncbm.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ def serve(
     given: Mapping[str, Any],
     *,
     say: Any,
+    beside: Callable[[Settings], AbstractContextManager[object]] = lambda _: nullcontext(),
     print_settings: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -37,6 +40,7 @@ def serve(
         config: settings file, or None for the one of the environment.
         given: settings of the command line.
         say: shows a line of text to the user.
+        beside: what runs as long as the service does, a worker say.
         print_settings: show the settings in force and return.
         verbose: log details too.
 
@@ -60,7 +64,8 @@ def serve(
         f"Serving {settings.model_dir} at http://{settings.host}:{settings.port}/  "
         "(API description: /docs)"
     )
-    make_server(app, settings.host, settings.port, settings.shutdown_seconds).run()
+    with beside(settings):
+        make_server(app, settings.host, settings.port, settings.shutdown_seconds).run()
 
 
 def make_server(app: FastAPI, host: str, port: int, shutdown_seconds: float) -> "GracefulServer":

@@ -18,6 +18,7 @@ from api.readiness import Readiness
 from api.registry import Registry, ServedModel
 from api.settings import ServiceOptions
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
+from dncbm.jobs.client import JobClient
 from dncbm.registry.store import RegistryStore
 
 
@@ -36,6 +37,8 @@ class Service:
     readiness: Readiness
     store: RegistryStore | None = None
     curation: Curation | None = None
+    jobs: JobClient | None = None
+    """None where the service keeps no state."""
 
     async def follow_edits(self) -> None:
         """Serve the edit that is active now; asks the database at most once a second."""

@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(
         default=None, description="Folder of the photos that jobs may read; unset: none."
     )
+    jobs_network: bool = Field(
+        default=False, description="Whether jobs may fetch data sets and weights."
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
     device: str = Field(default="auto", description="auto, cpu or cuda.")
@@ -186,7 +189,9 @@ class Settings(BaseSettings):
     ] = Field(default="", description="Origins of pages that may call the service; empty: none.")
     log_format: Literal["plain", "json"] = Field(default="plain", description="Of log lines.")
     otel: bool = Field(default=False, description="Trace with OpenTelemetry (extra otel).")
-    worker: bool = Field(default=False, description="Run jobs in this process too.")
+    worker: bool = Field(
+        default=True, description="Run jobs too, in a process beside (`dncbm serve` alone)."
+    )
     worker_seconds: float | None = Field(
         default=None, gt=0, description="Not ready when no worker has shown itself for so long."
     )

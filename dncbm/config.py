@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, UnknownName
 
 _WORDS = {
     int: "a whole number",
@@ -30,12 +30,37 @@ def check_types(config: Any, what: str = "") -> None:
     Raises:
         InvalidInput: names field, value and what it must be.
     """
-    hints = get_type_hints(type(config))
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if not _fits(value, hints[item.name]):
-            label = f"{what} {item.name}".strip()
-            raise InvalidInput(f"{label} is {value!r}; it must be {_words(hints[item.name])}.")
+    values = {item.name: getattr(config, item.name) for item in fields(config)}
+    _check_values(type(config), values, what)
+
+
+def checked_fields(kind: Any, values: Mapping[str, Any], what: str = "") -> dict[str, Any]:
+    """The fields of a dataclass as a file or a request brings them, lists as tuples.
+
+    Raises:
+        UnknownName: a field that `kind` does not have.
+        InvalidInput: a value that is not of its field's type.
+    """
+    known = [item.name for item in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise UnknownName(f"{what} field".strip(), str(name), known)
+    hints = _check_values(kind, values, what)
+    return {
+        name: tuple(value)
+        if isinstance(value, list) and get_origin(hints[name]) is tuple
+        else value
+        for name, value in values.items()
+    }
+
+
+def _check_values(kind: Any, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            label = f"{what} {name}".strip()
+            raise InvalidInput(f"{label} is {value!r}; it must be {_words(hints[name])}.")
+    return hints
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -1,7 +1,6 @@
 """Stage 4: codes to classes, measured beside its baselines on the same embeddings."""
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +8,12 @@ import torch
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
 from dncbm.encoders.labelled import labelled_rows
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import Dictionary
 from dncbm.probe.baselines import linear_probe_accuracy, zero_shot_accuracy
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
-from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
+from dncbm.probe.train import DENSE, TrainedProbe, train_probe
+from dncbm.recipes import Recipe, probe_config
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.metrics import Labelled, accuracy_kept
 from dncbm.sae.model import SaeModel
@@ -22,7 +22,6 @@ from dncbm.sae.store import LoadedSae
 from dncbm.training.progress import Progress, no_progress
 from pipelines.control import random_control
 from pipelines.origin import require_one_origin
-from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
 _READOUT_ROWS = 10_000
@@ -32,22 +31,6 @@ _READOUT_ROWS = 10_000
 def readable(label: str) -> str:
     """A class name as a person, and a text encoder, would write it."""
     return label.replace("_", " ").strip()
-
-
-def probe_config(recipe: Recipe) -> ProbeConfig:
-    """The probe's configuration that a recipe asks for.
-
-    Raises:
-        UnknownName: a field that the probe does not have.
-    """
-    known = ProbeConfig.__dataclass_fields__
-    for name in recipe.probe:
-        if name not in known:
-            raise UnknownName("probe setting", name, known)
-    values: dict[str, Any] = {"seed": recipe.seed, **recipe.probe}
-    if isinstance(values.get("necs"), int):  # --set probe.necs=5
-        values["necs"] = (values["necs"],)
-    return ProbeConfig(**values)
 
 
 def class_names(embeddings: EmbeddingsArtifact) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 import importlib
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +39,10 @@ def serve(
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Serve a public address without keys.")
     ] = False,
+    worker: Annotated[
+        bool | None,
+        typer.Option("--worker/--no-worker", help="Also run jobs, in a process beside; worker."),
+    ] = None,
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Show the settings in force and stop.")
     ] = False,
@@ -55,15 +60,33 @@ def serve(
         port=port,
         device=_device(device),
         allow_open=allow_open or None,
+        worker=worker,
     )
     # by name, since the command line and the service do not import each other
     importlib.import_module("api.run").serve(
         config,
         options,
         say=lambda line: stdout.print(line, soft_wrap=True),
+        beside=_worker_beside,
         print_settings=print_settings,
         verbose=verbose,
     )
+
+
+def _worker_beside(settings: Any) -> AbstractContextManager[object]:
+    """A worker with the settings of the service; none for a single model, which has no root."""
+    from pipelines.worker import kept_running
+
+    if not settings.worker or (settings.model_dir / "cbm").is_dir():
+        return nullcontext()
+    values = {
+        "DNCBM_STATE_DIR": settings.state,
+        "DNCBM_DATABASE_URL": settings.database,
+        "DNCBM_DATA_DIR": settings.data_dir,
+        "DNCBM_JOBS_NETWORK": int(settings.jobs_network),
+    }
+    named = {name: str(value) for name, value in values.items() if value is not None}
+    return kept_running(settings.model_dir.resolve(), named)
 
 
 def _device(name: str | None) -> str | None:

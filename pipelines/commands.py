@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dncbm.artifacts import load_manifest
+from dncbm.bcos.recipe import BcosRecipe
 from dncbm.data.images import decode_image
 from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
@@ -18,7 +19,7 @@ from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
 from dncbm.sae.store import load_sae
 from dncbm.training.progress import Progress
-from pipelines.bcosify import BcosRecipe, bcosify_stage
+from pipelines.bcosify import bcosify_stage
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
@@ -120,7 +121,7 @@ def bcosify(choices: Result, workspace: Workspace, progress: Progress) -> Result
     places = {"data": photos.data, "dataset": photos.dataset}
     for name in ("model", "teacher"):
         places[name] = choices[name] and located_network(choices[name], here)
-    return bcosify_stage(BcosRecipe(**choices | places), workspace, progress)
+    return bcosify_stage(BcosRecipe.of(choices | places), workspace, progress)
 
 
 def predict(

@@ -10,18 +10,17 @@ import numpy as np
 from dncbm.artifacts import fingerprint, seal
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.errors import InvalidInput
+from dncbm.recipes import Recipe, sae_config
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.geometry import stability
 from dncbm.sae.metrics import evaluate_sae
 from dncbm.sae.model import SaeModel
-from dncbm.sae.presets import preset
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import LoadedSae, load_sae, save_sae
 from dncbm.sae.train import TrainedSae, train_sae
 from dncbm.training.devices import resolve_device
 from dncbm.training.progress import Progress, no_progress
 from pipelines.ray_training import train_sae_on_ray
-from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
 
@@ -114,16 +113,6 @@ def held_out_metrics(embeddings: EmbeddingsArtifact, model: SaeModel) -> dict[st
     if len(rows) < 2 or not len(embeddings.rows("train")):
         return None
     return evaluate_sae(model, ShardRows(embeddings.shards, rows)).as_dict()
-
-
-def sae_config(recipe: Recipe, embed_dim: int, num_rows: int) -> SaeConfig:
-    """The autoencoder's configuration that a recipe asks for.
-
-    The seed of `dncbm-paper` is part of that recipe: it stands unless `sae.seed` is given.
-    """
-    own_seed = {} if recipe.sae_preset == "dncbm-paper" else {"seed": recipe.seed}
-    choices = own_seed | dict(recipe.sae)
-    return preset(recipe.sae_preset, embed_dim=embed_dim, num_rows=num_rows, **choices)
 
 
 def train_rows(embeddings: EmbeddingsArtifact) -> np.ndarray:

@@ -19,7 +19,7 @@ from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import Encoder
 from dncbm.errors import ArtifactError
 from dncbm.naming.assign import Naming, name_dictionary
-from dncbm.naming.config import NamingConfig, naming_preset
+from dncbm.naming.config import NamingConfig
 from dncbm.naming.dictionary import Dictionary, load_dictionary, save_dictionary
 from dncbm.naming.examples import concept_statistics, top_examples
 from dncbm.naming.propose import HttpProposer, extended, proposals
@@ -34,6 +34,7 @@ from dncbm.naming.vocabulary import (
     read_words,
     save_vocabulary,
 )
+from dncbm.recipes import Recipe, naming_config
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows, chunks
 from dncbm.sae.store import LoadedSae
@@ -42,7 +43,6 @@ from pipelines.bottleneck import class_names, readable
 from pipelines.discover import train_rows
 from pipelines.origin import require_same_photos
 from pipelines.photos import embedded_source, read_photo, records_by_row
-from pipelines.recipes import Recipe
 from pipelines.workspace import Workspace, is_current
 
 logger = logging.getLogger(__name__)
@@ -174,14 +174,6 @@ def _proposed(
             shown.setdefault(concept, []).append((thumbnails / f"{row}.jpg").read_bytes())
     found = proposals(proposer, shown.items())
     return sorted({phrase for phrases in found.values() for phrase in phrases})
-
-
-def naming_config(recipe: Recipe) -> NamingConfig:
-    """The naming options that a recipe asks for."""
-    choices = {"blocked_words": recipe.blocked_words, "seed": recipe.seed, **recipe.naming}
-    for listed in {"blocked_words", "templates"} & set(choices):
-        choices[listed] = tuple(choices[listed])
-    return naming_preset(recipe.naming_preset, **choices)
 
 
 def vocabulary_words(recipe: Recipe) -> list[str]:

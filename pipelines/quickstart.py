@@ -14,17 +14,17 @@ from dncbm.data.world_truth import read_truth, score_world
 from dncbm.encoders.cache import EmbeddingsArtifact
 from dncbm.encoders.clip import load_encoder
 from dncbm.predictor import Predictor
+from dncbm.recipes import Recipe, naming_config, probe_config, sae_config
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.training.progress import Progress
 from dncbm.types import ConceptName
-from pipelines.bottleneck import bottleneck_stage, probe_config, test_accuracy
+from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
-from pipelines.discover import discover_stage, sae_config
+from pipelines.discover import discover_stage
 from pipelines.embed import embed_stage, open_recipe_source, require_classes, split_records
-from pipelines.name import item_ids, name_stage, naming_config, vocabulary_words
+from pipelines.name import item_ids, name_stage, vocabulary_words
 from pipelines.photos import sample_photos
-from pipelines.recipes import Recipe
 from pipelines.report import report_stage
 from pipelines.serialise import label, prediction_dict
 from pipelines.workspace import Stopwatch, Workspace

@@ -102,7 +102,7 @@ class Workspace:
                 f"{self.root} is not a model directory: it has no {RECIPE}. "
                 "Begin with `dncbm embed --out DIR` or `dncbm quickstart`."
             )
-        return Recipe(**read_json(self.root / RECIPE)).located(self.root)
+        return Recipe.of(read_json(self.root / RECIPE)).located(self.root)
 
     def write_recipe(self, recipe: Recipe) -> Recipe:
         """Remember the recipe, so that later stages need not be told again.

@@ -48,4 +48,5 @@ def standin(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("convert", convert), ("ConvertOptions", Options)):
         monkeypatch.setattr(f"dncbm.bcos.store.{name}", value)
         monkeypatch.setattr(f"pipelines.bcosify.{name}", value)
+    monkeypatch.setattr("dncbm.bcos.recipe.ConvertOptions", Options)
     monkeypatch.setattr("pipelines.bcosify.set_b", set_b)

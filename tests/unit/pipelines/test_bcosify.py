@@ -10,11 +10,12 @@ from PIL import Image
 
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.originals import build_classifier
+from dncbm.bcos.recipe import BcosRecipe
 from dncbm.bcos.store import load_bcos
 from dncbm.encoders.clip import load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from pipelines import bcosify as module
-from pipelines.bcosify import BcosRecipe, bcosify_stage
+from pipelines.bcosify import bcosify_stage
 from pipelines.recipes import located_network
 from pipelines.workspace import Workspace
 from tests.unit.bcos.standin import standin

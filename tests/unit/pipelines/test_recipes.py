@@ -24,7 +24,7 @@ def test_a_toml_recipe_is_read_relative_to_its_file(tmp_path: Path) -> None:
 def test_a_json_recipe_round_trips(tmp_path: Path) -> None:
     recipe, _ = read_recipe(write(tmp_path, '{"out": "o", "seed": 3}', "run.json"))
     assert recipe == Recipe(seed=3)
-    assert Recipe(**recipe.as_dict()).as_dict() == recipe.as_dict()
+    assert Recipe.of(recipe.as_dict()).as_dict() == recipe.as_dict()
 
 
 @pytest.mark.parametrize(
