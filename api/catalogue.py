@@ -67,16 +67,26 @@ class ConceptCatalogue:
         return self._examples.get(index, [])
 
     def find(
-        self, *, name: str | None, status: str | None, sort: str, descending: bool
+        self,
+        *,
+        name: str | None,
+        status: str | None,
+        sort: str,
+        descending: bool,
+        weights: np.ndarray | None = None,
     ) -> list[int]:
-        """Indices of the concepts that match, sorted; ties and missing values by index."""
+        """Indices of the concepts that match, sorted; ties and missing values by index.
+
+        `sort` is a column, or `weight` for the given `weights` (c,).
+        """
         folded = (name or "").casefold()
         chosen = [
             index
             for index, item in enumerate(self.names)
             if (status is None or item.status == status) and folded in self._folded[index]
         ]
-        values = self._columns[sort][chosen]
+        column = weights if sort == "weight" and weights is not None else self._columns[sort]
+        values = column[chosen]
         keys = -values if descending else values
         return [chosen[position] for position in np.argsort(keys, kind="stable")]
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 
+from api.browse import Browsers
+from api.conditional import NotModified, not_modified
 from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
-from api.routes import dictionaries, explanations, health, models, pages, predictions
+from api.routes import browse, dictionaries, explanations, health, models, pages, predictions
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
@@ -40,6 +42,8 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
     app.state.service = Service(registry, options, limiter, uploads, metrics)
+    app.state.browsers = Browsers(options, limiter)
+    app.add_exception_handler(NotModified, not_modified)
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
@@ -54,7 +58,7 @@ def _add_routes(app: FastAPI) -> None:
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
     }
-    for room in (predictions, explanations, models, dictionaries):
+    for room in (predictions, explanations, models, dictionaries, browse):
         app.include_router(room.router, dependencies=strict, responses=refused)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)

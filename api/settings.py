@@ -28,6 +28,8 @@ class ServiceOptions:
     read_seconds: float = 60.0
     """Longest time to read an upload before 408; at most `concurrency` + `waiting` are read at a
     time, more are answered 503 at once."""
+    state_dir: Path | None = None
+    """Where the service keeps what it computed; None keeps it in memory."""
     api_key: str | None = None
     """When set, `/v1`, `/report` and `/metrics` ask for it in the header `X-API-Key`."""
 
@@ -46,6 +48,9 @@ class Settings(BaseSettings):
     waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
     wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
     read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
+    state_dir: Path | None = Field(
+        default=None, description="What the service keeps; left out: .dncbm in the model root."
+    )
     api_key: SecretStr | None = Field(default=None, min_length=1)
 
     def options(self) -> ServiceOptions:
@@ -58,5 +63,6 @@ class Settings(BaseSettings):
             waiting=self.waiting,
             wait_seconds=self.wait_seconds,
             read_seconds=self.read_seconds,
+            state_dir=self.state_dir or self.model_dir / ".dncbm",
             api_key=self.api_key.get_secret_value() if self.api_key else None,
         )
