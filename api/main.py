@@ -10,7 +10,7 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
-from api.routes import browse, dictionaries, explanations, health, models, pages, predictions
+from api.routes import browse, dictionaries, explanations, health, models, pages, predictions, v2
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
@@ -20,6 +20,10 @@ _TAGS = [
     {"name": "predictions", "description": "Classify photos and explain each decision."},
     {"name": "models", "description": "What is served, and what each class looks for."},
     {"name": "dictionaries", "description": "Browse and search the discovered concepts."},
+    {
+        "name": "protocol",
+        "description": "The Open Inference Protocol of KServe and Triton.",
+    },
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
@@ -60,6 +64,9 @@ def _add_routes(app: FastAPI) -> None:
     }
     for room in (predictions, explanations, models, dictionaries, browse):
         app.include_router(room.router, dependencies=strict, responses=refused)
+    app.include_router(v2.aliases, dependencies=strict, responses=refused)
+    app.include_router(v2.router, dependencies=strict, responses=refused)
+    app.include_router(v2.health_router)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)
     app.include_router(pages.router)
