@@ -16,8 +16,8 @@ from api.schemas.browse import (
     ConfidenceBinOut,
     ConfusedBy,
     ConfusionOut,
-    EvaluationOut,
     MapOut,
+    ModelEvaluation,
     NecAccuracy,
     SharedConcept,
     SimilarAnswer,
@@ -45,14 +45,14 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Most matches.")]
     dependencies=[ModelTag],
     responses=UNCHANGED,
 )
-def evaluation(model: ModelDep, browsers: BrowsersDep) -> EvaluationOut:
+def evaluation(model: ModelDep, browsers: BrowsersDep) -> ModelEvaluation:
     """Measured on the model's own test images; without its embeddings, what training wrote down."""
     control = model.predictor.cbm.metrics.get("random_control")
     try:
         split, found = browsers.of(model).evaluation()
     except (NotFound, InvalidInput) as error:
         return _written_down(model, control, str(getattr(error, "detail", error)))
-    return EvaluationOut(
+    return ModelEvaluation(
         model=model.id,
         split=split,
         images=found.images,
@@ -71,13 +71,13 @@ def evaluation(model: ModelDep, browsers: BrowsersDep) -> EvaluationOut:
     )
 
 
-def _written_down(model: ServedModel, control: Any, reason: str) -> EvaluationOut:
+def _written_down(model: ServedModel, control: Any, reason: str) -> ModelEvaluation:
     """What the cbm's own metrics say, of the first split that they have."""
     measured = model.predictor.cbm.metrics.get("accuracy", {})
     splits = measured if isinstance(measured, dict) else {}
     split = next((name for name in _SPLITS if splits.get(name)), None)
     accuracy = splits[split] if split else {}
-    return EvaluationOut(
+    return ModelEvaluation(
         model=model.id,
         split=split,
         images=None,

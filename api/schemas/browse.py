@@ -55,7 +55,7 @@ class ConfusedBy(_Schema):
     concepts: list[ConceptPush]
 
 
-class EvaluationOut(_Schema):
+class ModelEvaluation(_Schema):
     """What a model achieves on its own images."""
 
     model: str
