@@ -1,16 +1,20 @@
 """The application, assembled from values."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from api.browse import Browsers
 from api.conditional import NotModified, not_modified
 from api.errors import install_error_handlers
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
+from api.openapi import describe
 from api.registry import Registry
 from api.routes import browse, dictionaries, explanations, health, models, pages, predictions, v2
+from api.routes.predictions import NDJSON
 from api.schemas import Problem
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
@@ -26,6 +30,9 @@ _TAGS = [
     },
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
+
+_DENSE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", NDJSON)
+"""Sent as it is: pictures and tensors are dense already, lines and events must not wait."""
 
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
@@ -50,6 +57,10 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
     app.add_exception_handler(NotModified, not_modified)
     install_error_handlers(app)
     _add_routes(app)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    app.add_middleware(
+        GZipMiddleware, minimum_size=1000, compresslevel=6, exclude_content_types=_DENSE
+    )
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
     app.add_middleware(ObserveRequests, metrics=metrics)
     return app
@@ -61,6 +72,7 @@ def _add_routes(app: FastAPI) -> None:
     refused: dict[int | str, dict[str, Any]] = {
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         404: _PROBLEM | {"description": "There is no such model, dictionary, class or concept."},
+        503: _PROBLEM | {"description": "All inference slots are busy; see Retry-After."},
     }
     for room in (predictions, explanations, models, dictionaries, browse):
         app.include_router(room.router, dependencies=strict, responses=refused)

@@ -111,10 +111,10 @@ def _checked(url: str) -> str:
     """The address without a slash at its end."""
     try:
         parts = httpx.URL(url)
-        is_good = parts.scheme in ("http", "https") and parts.host.strip("[") != ""
+        is_good = parts.scheme in ("http", "https") and parts.host[:1] not in ("", "[")
     except httpx.InvalidURL:
         is_good = False
-    if not is_good or "[" in url and "]" not in url:
+    if not is_good:
         raise InvalidInput(
             f"{url!r} is not the address of a service. Give for example http://127.0.0.1:8000."
         )
