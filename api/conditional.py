@@ -47,9 +47,9 @@ def tag_of(request: Request, version: str) -> str:
 
 
 def has_current(request: Request, tag: str) -> bool:
-    """Whether If-None-Match names this tag, or any."""
+    """Whether If-None-Match names this tag."""
     given = [item.strip() for item in request.headers.get("if-none-match", "").split(",")]
-    return "*" in given or tag in (item.removeprefix("W/") for item in given)
+    return tag in (item.removeprefix("W/") for item in given)
 
 
 def _mark(request: Request, response: Response, browser: ModelBrowser) -> None:
