@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -110,9 +111,10 @@ def _reachable(url: str) -> Iterator[None]:
 def _checked(url: str) -> str:
     """The address without a slash at its end."""
     try:
-        parts = httpx.URL(url)
-        is_good = parts.scheme in ("http", "https") and parts.host[:1] not in ("", "[")
-    except httpx.InvalidURL:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         is_good = False
     if not is_good:
         raise InvalidInput(
