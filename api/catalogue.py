@@ -75,9 +75,18 @@ class ConceptCatalogue:
         return self._examples.get(index, [])
 
     def find(
-        self, *, name: str | None, status: str | None, sort: str, descending: bool
+        self,
+        *,
+        name: str | None,
+        status: str | None,
+        sort: str,
+        descending: bool,
+        weights: np.ndarray | None = None,
     ) -> list[int]:
-        """Indices of the concepts that match, sorted; ties and missing values by index."""
+        """Indices of the concepts that match, sorted; ties and missing values by index.
+
+        `sort` is a column, or `weight` for the given `weights` (c,).
+        """
         folded = (name or "").casefold()
         chosen = [
             index
@@ -86,7 +95,8 @@ class ConceptCatalogue:
             and folded in self._folded[index]
             and (status == "blocked" or index not in self.hidden)
         ]
-        values = self._columns[sort][chosen]
+        column = weights if sort == "weight" and weights is not None else self._columns[sort]
+        values = column[chosen]
         keys = -values if descending else values
         return [chosen[position] for position in np.argsort(keys, kind="stable")]
 

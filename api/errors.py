@@ -136,7 +136,10 @@ def problem(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """A problem document (RFC 9457) for this request."""
+    """A problem document (RFC 9457) for this request; below `/v2` as its protocol says errors."""
+    if request.url.path == "/v2" or request.url.path.startswith("/v2/"):
+        code = 400 if status == 422 else status
+        return JSONResponse({"error": detail}, status_code=code, headers=dict(headers or {}))
     content = {
         "type": f"urn:dncbm:problem:{kind}",
         "title": title,

@@ -159,18 +159,20 @@ def _from_json(
             f"The request has {len(images)} images; send between 1 and {options.max_images}."
         )
     uploads = [
-        Upload(f"images[{index}]", _from_base64(text, index)) for index, text in enumerate(images)
+        Upload(f"images[{index}]", from_base64(text, f"images[{index}]"))
+        for index, text in enumerate(images)
     ]
     return uploads, getattr(read, field.name) if field else None
 
 
-def _from_base64(text: str, index: int) -> bytes:
+def from_base64(text: str, name: str) -> bytes:
+    """Bytes from base64 text, with or without a `data:` prefix; `name` is for the error."""
     payload = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput(
-            f"images[{index}] is not base64: {error}. Encode the file's bytes, for example with "
+            f"{name} is not base64: {error}. Encode the file's bytes, for example with "
             "`base64 -w0 photo.jpg`. Addresses are not fetched."
         ) from error
 

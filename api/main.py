@@ -1,12 +1,16 @@
 """The application, assembled from values."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from api.browse import Browsers
+from api.conditional import NotModified, not_modified
 from api.curation import Curation
 from api.errors import AnswerFailures, install_error_handlers
 from api.keys import KeyRing
@@ -14,13 +18,15 @@ from api.lifecycle import Drain, Lifecycle
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.logs import LogRequests
 from api.metrics import Metrics, ObserveRequests
+from api.openapi import describe
 from api.rates import RateLimiter
 from api.readiness import Check, Readiness
 from api.registry import Registry
+from api.routes import browse, dictionaries, explanations, health, models, pages, predictions, v2
 from api.routes import curation as curation_routes
-from api.routes import dictionaries, explanations, health, models, pages, predictions
 from api.routes import jobs as job_routes
 from api.routes import registry as registry_routes
+from api.routes.predictions import NDJSON
 from api.schemas import Problem
 from api.security import CheckHost, SecurityHeaders
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
@@ -36,8 +42,15 @@ _TAGS = [
     {"name": "registry", "description": "Where models come from, and what their aliases are."},
     {"name": "curation", "description": "Change concepts, measure what it costs, go back."},
     {"name": "jobs", "description": "Run pipelines in the background, and follow them."},
+    {
+        "name": "protocol",
+        "description": "The Open Inference Protocol of KServe and Triton.",
+    },
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
+
+_DENSE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", NDJSON)
+"""Sent as it is: pictures and tensors are dense already, lines and events must not wait."""
 
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 
@@ -91,10 +104,13 @@ def create_app(
         jobs=jobs,
     )
     app.state.service = service
+    app.state.browsers = Browsers(options, limiter)
     if curation is not None:
         curation.refresh()
+    app.add_exception_handler(NotModified, not_modified)
     install_error_handlers(app)
     _add_routes(app)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     _add_middleware(app, service, tracer)
     return app
 
@@ -102,6 +118,9 @@ def create_app(
 def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
     """The last that is added is the first that a request meets."""
     options = service.options
+    app.add_middleware(
+        GZipMiddleware, minimum_size=1000, compresslevel=6, exclude_content_types=_DENSE
+    )
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
     app.add_middleware(AnswerFailures)
     if options.cors_origins:
@@ -110,7 +129,12 @@ def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
             allow_origins=list(options.cors_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["X-API-Key", "X-Request-ID", "Content-Type"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=[
+                "X-Request-ID",
+                "Retry-After",
+                "ETag",
+                "Inference-Header-Content-Length",
+            ],
         )
     if options.allowed_hosts:
         app.add_middleware(CheckHost, hosts=options.allowed_hosts)
@@ -133,10 +157,17 @@ def _add_routes(app: FastAPI) -> None:
         403: _PROBLEM | {"description": "The API key has too small a scope."},
         429: _PROBLEM | {"description": "Too many requests; see Retry-After."},
         404: _PROBLEM | {"description": "No such model, dictionary, class, concept or job."},
+        503: _PROBLEM | {"description": "Busy or not available now; see Retry-After."},
     }
-    for room in (predictions, explanations, models, dictionaries, curation_routes, job_routes):
+    rooms = (
+        predictions, explanations, models, dictionaries, browse, curation_routes, job_routes,
+        registry_routes,
+    )  # fmt: skip
+    for room in rooms:
         app.include_router(room.router, dependencies=strict, responses=refused)
-    app.include_router(registry_routes.router, dependencies=strict, responses=refused)
+    app.include_router(v2.aliases, dependencies=strict, responses=refused)
+    app.include_router(v2.router, dependencies=strict, responses=refused)
+    app.include_router(v2.health_router)
     app.include_router(health.router)
     app.include_router(health.metrics_router, dependencies=keyed)
     app.include_router(pages.router)

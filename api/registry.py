@@ -39,6 +39,25 @@ class ServedPredictor(Protocol):
         """The `dncbm.probe` bottleneck: the dense probe and those with few concepts."""
         ...
 
+    @property
+    def sae(self) -> Any:
+        """The `dncbm.sae` model that gives the codes."""
+        ...
+
+    def embed(self, images: Sequence[Image.Image]) -> Any:
+        """Embeddings (n, d) of images, a tensor."""
+        ...
+
+    def encode(self, embeddings: Any) -> Any:
+        """Codes (n, c) of embeddings, a tensor."""
+        ...
+
+    def predict_codes(
+        self, codes: Any, *, top_contributions: int, top_classes: int, nec: int | None
+    ) -> list[list[Prediction]]:
+        """Like `predict`, from codes (n, c)."""
+        ...
+
     def predict(
         self,
         images: Sequence[Image.Image],
@@ -138,6 +157,24 @@ class ServedModel:
     def thumbnail(self, row: int) -> Path:
         """Where the picture of an embedding row lies, if it has one."""
         return self.path / "dictionary" / "thumbnails" / f"{int(row)}.jpg"
+
+    def thumbnail_address(self, row: int) -> str | None:
+        """Where a client finds that picture; None where there is none."""
+        address = f"/v1/dictionaries/{self.id}/thumbnails/{int(row)}.jpg"
+        return address if self.thumbnail(row).is_file() else None
+
+    def class_index(self, k: str) -> int:
+        """A class by name first, since a class may be called 7, then by index.
+
+        Raises:
+            UnknownName: neither.
+        """
+        classes = self.predictor.classes
+        if k in classes:
+            return classes.index(k)
+        if k.isascii() and k.isdigit() and len(k) < 10 and int(k) < len(classes):
+            return int(k)
+        raise UnknownName("class", k[:100], classes, f"Or give an index, 0 to {len(classes) - 1}.")
 
 
 class Registry:

@@ -148,14 +148,35 @@ async def get_store(service: ServiceDep) -> RegistryStore:
 ModelDep = Annotated[ServedModel, Depends(get_model)]
 DictionaryDep = Annotated[ServedModel, Depends(get_dictionary)]
 StoreDep = Annotated[RegistryStore, Depends(get_store)]
-Nec = Annotated[
-    int | None,
-    Query(
-        ge=1,
-        description="Use the probe with this many effective concepts per class; "
-        "left out: the dense probe.",
-    ),
-]
+
+
+async def read_nec(
+    nec: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            description="Use the probe with this many effective concepts per class; "
+            "left out: the dense probe.",
+        ),
+    ] = None,
+    effective_concepts: Annotated[
+        int | None, Query(ge=1, description="Another name of `nec`.")
+    ] = None,
+) -> int | None:
+    """How many effective concepts per class, by either name.
+
+    Raises:
+        InvalidInput: the two names say different numbers.
+    """
+    if nec is not None and effective_concepts not in (None, nec):
+        raise InvalidInput(
+            f"nec={nec} and effective_concepts={effective_concepts} are two names of one number; "
+            "give one of them."
+        )
+    return effective_concepts if nec is None else nec
+
+
+Nec = Annotated[int | None, Depends(read_nec)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class ServiceOptions:
     read_seconds: float = 60.0
     """Longest time to read an upload before 408; at most `concurrency` + `waiting` are read at a
     time, more are answered 503 at once."""
+    state_dir: Path | None = None
+    """Where the service keeps what it computed; None keeps it in memory."""
     api_key: str | None = None
     """When set, `/v1`, `/report` and `/metrics` ask for it in the header `X-API-Key`."""
     keys_file: Path | None = None
@@ -208,6 +210,7 @@ class Settings(BaseSettings):
             waiting=self.waiting,
             wait_seconds=self.wait_seconds,
             read_seconds=self.read_seconds,
+            state_dir=self.state,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             keys_file=self.keys_file,
             rate_limit=Rate.parse(self.rate_limit) if self.rate_limit else None,

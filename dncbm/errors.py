@@ -35,6 +35,11 @@ class UnknownName(InvalidInput):
         label = "Nearest known names" if near else "Known names"
         super().__init__(f"Unknown {what} {name!r}. {label}: {shown}. {hint}".rstrip())
 
+    @classmethod
+    def saying(cls, message: str) -> "UnknownName":
+        """The error with a message that was made elsewhere, for example by a service."""
+        return cls.__new__(cls, message)
+
 
 class ArtifactError(DncbmError):
     """A directory is not an artifact, is damaged, or has an unsupported format."""

@@ -12,9 +12,10 @@ from PIL import Image
 
 from api.catalogue import ConceptCatalogue
 from api.images import Upload, check_pixels, decode_uploads
+from api.registry import ServedModel
 from api.routes.predictions import UPLOAD_BODY, UPLOAD_PROBLEMS, read_photos
 from api.schemas import AttributionOut, ExplainAnswer, ImageExplanation
-from api.service import ModelDep, Nec, ServiceDep
+from api.service import ModelDep, Nec, Service, ServiceDep
 from dncbm.bcos.render import heat, window_of
 from dncbm.errors import InvalidInput
 from dncbm.types import Attribution
@@ -61,7 +62,7 @@ async def read_wanted(
     ] = 3,
 ) -> Wanted:
     """The targets of a request; indices may be written for names."""
-    return Wanted(_numbers(classes or []), _numbers(concepts or []), texts or [], top)
+    return Wanted(numbers(classes or []), numbers(concepts or []), texts or [], top)
 
 
 @router.post(
@@ -83,6 +84,20 @@ def explain(
     Of an exact map `value` = sum of the map + `position` + `bias`; a post hoc one tells where,
     not how much (`exact`).
     """
+    found = explained(model, service, uploads, wanted, nec=nec, arrays=arrays)
+    return ExplainAnswer(model=model.id, explanations=found)
+
+
+def explained(
+    model: ServedModel,
+    service: Service,
+    uploads: list[Upload],
+    wanted: Wanted,
+    *,
+    nec: int | None,
+    arrays: bool,
+) -> list[ImageExplanation]:
+    """The maps of each photo, under the limits of the service."""
     model.check_nec(nec)
     check_pixels(uploads, service.options)
     _check_count(len(uploads) * wanted.maps(model.catalogue))
@@ -97,20 +112,17 @@ def explain(
             nec=nec,
         )
     service.metrics.count_images(model.id, len(found))
-    return ExplainAnswer(
-        model=model.id,
-        explanations=[
-            ImageExplanation(
-                image=upload.name,
-                seen=_png(model.predictor.seen(image)),
-                attributions=[_attribution(item, arrays) for item in items],
-            )
-            for upload, image, items in zip(uploads, images, found, strict=True)
-        ],
-    )
+    return [
+        ImageExplanation(
+            image=upload.name,
+            seen=_png(model.predictor.seen(image)),
+            attributions=[_attribution(item, arrays) for item in items],
+        )
+        for upload, image, items in zip(uploads, images, found, strict=True)
+    ]
 
 
-def _numbers(items: list[str]) -> list[int | str]:
+def numbers(items: list[str]) -> list[int | str]:
     """Indices as numbers, names as they are."""
     return [int(item) if item.isascii() and item.isdigit() else item for item in items]
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter
 
+from api.conditional import UNCHANGED, ModelTag
 from api.registry import ServedModel
 from api.schemas import (
     ClassList,
@@ -16,7 +17,6 @@ from api.schemas import (
     WeightOut,
 )
 from api.service import ModelDep, Nec, PagingDep, ServiceDep
-from dncbm.errors import UnknownName
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -47,7 +47,12 @@ def describe_model(model: ModelDep) -> ModelDetail:
     return ModelDetail(**_fields(model), details=model.predictor.describe() | {"edit": model.edit})
 
 
-@router.get("/{model}/classes", summary="List the classes of a model")
+@router.get(
+    "/{model}/classes",
+    summary="List the classes of a model",
+    dependencies=[ModelTag],
+    responses=UNCHANGED,
+)
 def list_classes(model: ModelDep, paging: PagingDep, nec: Nec = None) -> ClassList:
     """Bias and number of effective concepts of each class."""
     weights, bias = _arrays(model, nec)
@@ -66,10 +71,15 @@ def list_classes(model: ModelDep, paging: PagingDep, nec: Nec = None) -> ClassLi
     )
 
 
-@router.get("/{model}/classes/{k:path}", summary="Explain a class")
+@router.get(
+    "/{model}/classes/{k:path}",
+    summary="Explain a class",
+    dependencies=[ModelTag],
+    responses=UNCHANGED,
+)
 def explain_class(model: ModelDep, k: str, paging: PagingDep, nec: Nec = None) -> ClassWeights:
     """The weights of a class (by name or index), largest by absolute value first."""
-    index = _class_index(model, k)
+    index = model.class_index(k)
     weights, bias = _arrays(model, nec)
     row = weights[index]
     order = np.argsort(-np.abs(row), kind="stable")[: np.count_nonzero(row)]
@@ -84,16 +94,6 @@ def explain_class(model: ModelDep, k: str, paging: PagingDep, nec: Nec = None) -
         weights=listed,
         **paging.bounds(len(order)),  # type: ignore[arg-type]
     )
-
-
-def _class_index(model: ServedModel, k: str) -> int:
-    """A class by name first, since a class may be called 7, then by index."""
-    classes = model.predictor.classes
-    if k in classes:
-        return classes.index(k)
-    if k.isascii() and k.isdigit() and len(k) < 10 and int(k) < len(classes):
-        return int(k)
-    raise UnknownName("class", k[:100], classes, f"Or give an index, 0 to {len(classes) - 1}.")
 
 
 def _arrays(model: ServedModel, nec: int | None) -> tuple[np.ndarray[Any, Any], list[float]]:

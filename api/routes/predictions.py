@@ -1,17 +1,26 @@
 """Photos in, classes with named contributions out."""
 
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from api.errors import UploadAborted
 from api.images import Upload, check_pixels, decode_uploads, read_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
+from dncbm.errors import DncbmError
 from dncbm.types import ListedBy
 
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
+
+NDJSON = "application/x-ndjson"
+_BATCH = 8
+"""Photos per batch of a stream."""
 
 UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
@@ -74,6 +83,26 @@ By = Annotated[
         "added up; `concepts` then tells which."
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How much of each decision is listed."""
+
+    top_contributions: int
+    top_classes: int
+    by: ListedBy
+
+
+async def read_listing(
+    top_contributions: Annotated[int, Query(ge=0, le=1000, description="Parts listed.")] = 5,
+    top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
+    by: By = "concept",
+) -> Listing:
+    """What the query asks to list."""
+    return Listing(top_contributions, top_classes, by)
+
+
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
 UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: _PROBLEM | {"description": "The upload took too long."},
@@ -97,33 +126,66 @@ async def read_photos(request: Request, service: ServiceDep) -> list[Upload]:
     "/{model}/predict",
     summary="Classify photos and explain the decisions",
     openapi_extra=UPLOAD_BODY,
-    responses=UPLOAD_PROBLEMS | {200: {"content": {"application/json": {"example": _EXAMPLE}}}},
+    response_model=PredictAnswer,
+    responses=UPLOAD_PROBLEMS
+    | {
+        200: {
+            "content": {
+                "application/json": {"example": _EXAMPLE},
+                NDJSON: {"schema": {"type": "string"}},
+            }
+        }
+    },
 )
 def predict(
+    request: Request,
     model: ModelDep,
     service: ServiceDep,
     uploads: Annotated[list[Upload], Depends(read_photos)],
+    listing: Annotated[Listing, Depends(read_listing)],
     nec: Nec = None,
-    top_contributions: Annotated[int, Query(ge=0, le=1000, description="Parts listed.")] = 5,
-    top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
-    by: By = "concept",
-) -> PredictAnswer:
-    """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
+) -> PredictAnswer | StreamingResponse:
+    """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly.
+
+    With `Accept: application/x-ndjson` each photo is a line of its own, sent when it is ready.
+    """
     model.check_nec(nec)
     check_pixels(uploads, service.options)
-    with service.limiter.slot():
-        rankings = model.predictor.predict(
-            decode_uploads(uploads, service.options),
-            top_contributions=top_contributions,
-            top_classes=top_classes,
-            nec=nec,
-            by=by,
-        )
-    service.metrics.count_images(model.id, len(rankings))
-    return PredictAnswer(
-        model=model.id,
-        predictions=[
+
+    def predicted(part: list[Upload]) -> list[ImagePrediction]:
+        with service.limiter.slot():
+            rankings = model.predictor.predict(
+                decode_uploads(part, service.options), nec=nec, **asdict(listing)
+            )
+        service.metrics.count_images(model.id, len(rankings))
+        return [
             ImagePrediction.ranked(upload.name, ranking)
-            for upload, ranking in zip(uploads, rankings, strict=True)
-        ],
-    )
+            for upload, ranking in zip(part, rankings, strict=True)
+        ]
+
+    if NDJSON in request.headers.get("accept", ""):
+        return _stream(predicted, uploads)
+    return PredictAnswer(model=model.id, predictions=predicted(uploads))
+
+
+def _stream(
+    predicted: Callable[[list[Upload]], list[ImagePrediction]], uploads: list[Upload]
+) -> StreamingResponse:
+    """Batch by batch, each in an inference slot of its own, so a slow reader holds none."""
+    batches = [uploads[i : i + _BATCH] for i in range(0, len(uploads), _BATCH)]
+    first = predicted(batches[0])  # what can be refused is refused before the answer begins
+
+    def lines() -> Iterator[str]:
+        yield from map(_line, first)
+        for batch in batches[1:]:
+            try:
+                yield from map(_line, predicted(batch))
+            except DncbmError as error:
+                for upload in batch:
+                    yield json.dumps({"image": upload.name, "error": str(error)}) + "\n"
+
+    return StreamingResponse(lines(), media_type=NDJSON)
+
+
+def _line(item: ImagePrediction) -> str:
+    return item.model_dump_json(by_alias=True) + "\n"

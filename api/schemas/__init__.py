@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dncbm.types import ConceptStatus, Contribution, Prediction, TargetKind
 
-Sort = Literal["concept", "density", "score", "margin", "mean_code", "max_code"]
+Sort = Literal["concept", "density", "score", "margin", "mean_code", "max_code", "weight"]
 Order = Literal["asc", "desc"]
 
 
@@ -257,10 +257,16 @@ class ConceptDetail(ConceptOut):
     alternatives: list[ScoredName]
 
 
+class WeightedConcept(ConceptOut):
+    """A concept in a list, with its weight for the class that was asked for."""
+
+    weight: float | None = Field(description="Of the class asked for; null where none was.")
+
+
 class ConceptList(Page):
     """Concepts of a dictionary."""
 
-    concepts: list[ConceptOut]
+    concepts: list[WeightedConcept]
 
 
 class ExampleOut(_Schema):

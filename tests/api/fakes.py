@@ -67,7 +67,12 @@ def make_dictionary() -> SimpleNamespace:
             "code": np.array([3.0, 2.0, 2.5, 1.0], dtype=np.float32),
         }
     )
-    return SimpleNamespace(names=make_names(), statistics=statistics, examples=examples)
+    directions = torch.nn.functional.normalize(
+        torch.randn(NUM_CONCEPTS, 12, generator=torch.Generator().manual_seed(5)), dim=1
+    )
+    return SimpleNamespace(
+        names=make_names(), statistics=statistics, examples=examples, directions=directions
+    )
 
 
 class FakePredictor:
@@ -81,8 +86,11 @@ class FakePredictor:
         sparse = weights * (weights.abs() >= weights.abs().topk(5, dim=1).values[:, -1:])
         self.classes = CLASSES
         self.dictionary = make_dictionary()
+        self.sae = None  # the true one is asked in test_browse
         self.cbm = SimpleNamespace(
-            probe=probe, nec_probes={5: SimpleNamespace(weights=sparse, bias=probe.bias)}
+            probe=probe,
+            nec_probes={5: SimpleNamespace(weights=sparse, bias=probe.bias)},
+            metrics={"accuracy": {"test": {"dense": 0.5, "nec5": 0.25}}},
         )
         self.gate: threading.Event | None = None
         self.entered = threading.Semaphore(0)
@@ -108,10 +116,23 @@ class FakePredictor:
         if self.gate is not None:
             assert self.gate.wait(20)
         probe = self.cbm.probe if nec is None else self.cbm.nec_probes[nec]
-        answer = [_ranking(image, probe, top_contributions)[:top_classes] for image in images]
+        rows = [codes_of(image) for image in images]
+        answer = [_ranking(row, probe, top_contributions)[:top_classes] for row in rows]
         with self._lock:
             self.running -= 1
         return answer
+
+    def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return torch.stack([codes_of(image) for image in images])
+
+    def encode(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return embeddings
+
+    def predict_codes(
+        self, codes: torch.Tensor, *, top_contributions: int, top_classes: int, nec: int | None
+    ) -> list[list[Prediction]]:
+        probe = self.cbm.probe if nec is None else self.cbm.nec_probes[nec]
+        return [_ranking(row, probe, top_contributions)[:top_classes] for row in codes]
 
     def explain(self, images: Sequence[Image.Image], **_: Any) -> list[list[Any]]:
         raise NotImplementedError  # the true predictor is asked in test_real_model
@@ -136,8 +157,7 @@ def codes_of(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(pixels.reshape(-1).copy())
 
 
-def _ranking(image: Image.Image, probe: Any, top: int) -> list[Prediction]:
-    codes = codes_of(image)
+def _ranking(codes: torch.Tensor, probe: Any, top: int) -> list[Prediction]:
     logits = probe.weights @ codes + probe.bias
     order = torch.argsort(-logits).tolist()
     return [_prediction(k, codes, logits, probe, top) for k in order]

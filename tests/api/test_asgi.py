@@ -45,6 +45,7 @@ def test_settings_come_from_the_environment(
         waiting=5,
         wait_seconds=0.5,
         read_seconds=7.5,
+        state_dir=tmp_path / ".dncbm",
         api_key="s3cret",
     )
 

@@ -32,6 +32,7 @@ def test_concept_fields(client: TestClient) -> None:
         "density": 0.5,
         "mean_code": 1.0,
         "max_code": 4.5,
+        "weight": None,
     }
 
 

@@ -1,6 +1,9 @@
 import base64
 import itertools
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, features
 
+from tests.api.conftest import OPTIONS, build, client_for
 from tests.api.fakes import CLASSES, HOSTILE, FakePredictor, photo, png, save
 
 URL = "/v1/models/clothing/predict"
@@ -351,3 +355,52 @@ def test_concurrent_answers_equal_sequential_ones(
         concurrent = list(pool.map(lambda image: answer(client, image), images))
     assert concurrent == sequential
     assert predictor.most_running <= 2
+
+
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+def test_lines_say_what_one_answer_says(client: TestClient) -> None:
+    files = [("image", (f"photo{i}.png", photo(i))) for i in range(4)]
+    response = client.post(f"{URL}?top_classes=2", files=files, headers=NDJSON)
+    assert response.headers["content-type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert lines == answer(client, *map(photo, range(4)), url=f"{URL}?top_classes=2")
+
+
+def test_lines_come_batch_by_batch(model_dir: Path) -> None:
+    predictor = FakePredictor()
+    client = client_for(build(model_dir, predictor, replace(OPTIONS, max_images=32)))
+    files = [("image", (f"{i}.png", png())) for i in range(20)]
+    response = client.post(URL, files=files, headers=NDJSON)
+    names = [json.loads(line)["image"] for line in response.text.splitlines()]
+    assert names == [f"{i}.png" for i in range(20)]
+    assert predictor.calls == [8, 8, 4]
+
+
+def test_a_later_batch_that_fails_says_so_per_photo(model_dir: Path) -> None:
+    predictor = FakePredictor()
+    client = client_for(build(model_dir, predictor, replace(OPTIONS, max_images=32)))
+    files = [("image", (f"{i}.png", png())) for i in range(10)]
+    files[9] = ("image", ("broken.png", png()[:60]))
+    lines = client.post(URL, files=files, headers=NDJSON).text.splitlines()
+    assert len(lines) == 10
+    assert all("class" in json.loads(line) for line in lines[:8])
+    assert "broken.png" in json.loads(lines[9])["error"]
+
+
+def test_a_first_batch_that_fails_is_a_problem(client: TestClient) -> None:
+    files = [("image", ("broken.png", png()[:60]))]
+    assert "broken.png" in problem(client.post(URL, files=files, headers=NDJSON), 422)
+
+
+@pytest.mark.parametrize("query", ["effective_concepts=5", "nec=5&effective_concepts=5"])
+def test_effective_concepts_is_nec(client: TestClient, query: str) -> None:
+    assert answer(client, photo(1), url=f"{URL}?{query}") == answer(
+        client, photo(1), url=f"{URL}?nec=5"
+    )
+
+
+def test_two_numbers_of_concepts(client: TestClient) -> None:
+    url = f"{URL}?nec=5&effective_concepts=6"
+    assert "two names of one number" in problem(post(client, photo(1), url=url), 422)

@@ -29,7 +29,7 @@ from tests.api.test_predictions import account, answer, post, problem, unusual_i
 from tests.unit.encoders.tiny import tiny_encoder
 
 
-def write_model(root: Path) -> Path:
+def write_model(root: Path, inputs: dict[str, str] | None = None) -> Path:
     encoder = tiny_encoder(root / "encoder")
     model = SaeModel(encoder.embed_dim, NUM_CONCEPTS, activation=TopK(6))
     sae = save_sae(root / "sae", model, inputs={"encoder": encoder.fingerprint})
@@ -64,7 +64,12 @@ def write_model(root: Path) -> Path:
         "sae": sae.fingerprint,
         "dictionary": dictionary.fingerprint,
     }
-    save_cbm(root / "cbm", trained, config={"encoder": encoder.spec}, inputs=fingerprints)
+    save_cbm(
+        root / "cbm",
+        trained,
+        config={"encoder": encoder.spec},
+        inputs=fingerprints | (inputs or {}),
+    )
     return root
 
 

@@ -1,0 +1,63 @@
+"""Concepts on a plane: directions that point alike lie together."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+MOST_FOR_TSNE = 10_000
+"""More concepts than this are laid out by PCA alone, whose cost does not matter."""
+_FEWEST_FOR_TSNE = 8
+_COMPONENTS = 50
+_PERPLEXITY = 30.0
+_STEPS = 500
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ConceptMap:
+    """A place for every concept."""
+
+    method: str
+    """`pca+tsne` or `pca`."""
+    places: Float[np.ndarray, "c 2"]
+    """Centred; the larger of the two extents is 2, so that every place is in [-1, 1]."""
+
+
+def concept_map(directions: Float[np.ndarray, "c d"], *, seed: int = 0) -> ConceptMap:
+    """Lay out unit-norm directions on a plane; the same directions give the same map.
+
+    t-SNE (van der Maaten and Hinton 2008) of the first 50 principal components, begun from the
+    first two; for very many concepts, or fewer than 8, these two themselves.
+    """
+    count = len(directions)
+    if count < 2:
+        return ConceptMap(method="pca", places=np.zeros((count, 2)))
+    wanted = min(_COMPONENTS, *directions.shape)
+    with threadpool_limits(1):  # sums of several threads depend on which one is first
+        parts = PCA(wanted, svd_solver="full").fit_transform(directions.astype(np.float64))
+        if not _FEWEST_FOR_TSNE <= count <= MOST_FOR_TSNE:
+            return ConceptMap(method="pca", places=_scaled(_two(parts)))
+        layout = TSNE(
+            init="pca",
+            perplexity=min(_PERPLEXITY, (count - 1) / 3),
+            max_iter=_STEPS,
+            random_state=seed,
+            n_jobs=1,
+        ).fit_transform(parts)
+    return ConceptMap(method="pca+tsne", places=_scaled(layout))
+
+
+def _two(parts: np.ndarray) -> np.ndarray:
+    """The first two columns, zeros where there are fewer."""
+    return np.pad(parts, ((0, 0), (0, max(0, 2 - parts.shape[1]))))[:, :2]
+
+
+def _scaled(places: np.ndarray) -> np.ndarray:
+    low, high = places.min(axis=0), places.max(axis=0)
+    extent = float((high - low).max()) or 1.0
+    return (places - (low + high) / 2) * (2 / extent)
