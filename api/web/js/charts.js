@@ -31,6 +31,26 @@ export function weightBars(rows) {
   );
 }
 
+// Rows of name, bar from the left and number, for values that are not for or against anything.
+export function scoreBars(rows) {
+  const largest = Math.max(...rows.map((row) => row.value), 1e-9);
+  const bar = (value) =>
+    h("div", { class: "bar", style: { width: `${(100 * Math.max(0, value)) / largest}%` } });
+  return h(
+    "ol",
+    { class: "weights scores" },
+    rows.map((row) =>
+      h(
+        "li",
+        {},
+        h("span", { class: "name" }, row.name),
+        h("div", { class: "track", "aria-hidden": "true" }, bar(row.value)),
+        h("span", { class: "number" }, number(row.value)),
+      ),
+    ),
+  );
+}
+
 const WIDE = 420;
 const HIGH = 190;
 const EDGE = { left: 44, right: 12, top: 12, bottom: 34 };
@@ -47,8 +67,8 @@ function frame(label, children, caption) {
 const across = (share) => EDGE.left + share * (WIDE - EDGE.left - EDGE.right);
 const up = (share) => HIGH - EDGE.bottom - share * (HIGH - EDGE.top - EDGE.bottom);
 
-function axis(low, high, show) {
-  const steps = [0, 0.25, 0.5, 0.75, 1];
+function axis(low, high, show, parts = 4) {
+  const steps = Array.from({ length: parts + 1 }, (_, step) => step / parts);
   return steps.map((share) => [
     s("line", { x1: across(0), x2: across(1), y1: up(share), y2: up(share), class: "grid" }),
     s(
@@ -66,12 +86,19 @@ function bottom(text, x, anchor = "middle") {
 const axisName = (text) =>
   s("text", { x: across(0.5), y: HIGH - 3, "text-anchor": "middle", class: "axis" }, text);
 
+// Bounds in steps of a round number of percent around shares: low, high, number of steps.
+function tidy(least, most) {
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2].find((one) => most - least <= 4 * one) ?? 0.25;
+  const low = Math.max(0, Math.floor(least / step - 0.3) * step);
+  const high = Math.min(1, Math.ceil(most / step + 0.3) * step);
+  return [low, high, Math.max(1, Math.round((high - low) / step))];
+}
+
 // points: [{label, value}], evenly spaced; `reference`: {label, value} as a dashed line.
 export function lineChart({ label, points, xName, reference, chosen }) {
   const values = points.map((point) => point.value);
   if (reference) values.push(reference.value);
-  const low = Math.max(0, Math.floor(20 * Math.min(...values) - 0.5) / 20);
-  const high = Math.min(1, Math.ceil(20 * Math.max(...values) + 0.5) / 20);
+  const [low, high, parts] = tidy(Math.min(...values), Math.max(...values));
   const x = (index) => across(points.length === 1 ? 0.5 : 0.04 + (0.92 * index) / (points.length - 1));
   const y = (value) => up((value - low) / (high - low || 1));
   const path = points.map((point, index) => `${index ? "L" : "M"}${x(index)},${y(point.value)}`);
@@ -89,7 +116,7 @@ export function lineChart({ label, points, xName, reference, chosen }) {
   return frame(
     `${label}: ${points.map((point) => `${point.label}: ${percent(point.value)}`).join(", ")}`,
     [
-      axis(low, high, (value) => percent(value, 0)),
+      axis(low, high, (value) => percent(value, 0), parts),
       line,
       s("path", { d: path.join(""), class: "line" }),
       dots,

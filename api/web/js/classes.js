@@ -3,7 +3,7 @@
 import { get, offers, part } from "./api.js";
 import { lineChart, reliability, weightBars } from "./charts.js";
 import { confusion } from "./confusion.js";
-import { button, conceptLabel, failure, field, h, hint, percent, plural, select } from "./dom.js";
+import { button, conceptLabel, failure, field, h, hint, percent, plural, put, select } from "./dom.js";
 import * as router from "./router.js";
 
 export const title = "Classes";
@@ -33,7 +33,8 @@ class Classes {
   }
 
   draw() {
-    this.root.append(h("h1", {}, title), this.tools, this.weights, this.measures);
+    const halves = h("div", { class: "halves" }, this.weights, this.measures);
+    this.root.append(h("h1", {}, title), this.tools, halves);
     this.drawTools();
   }
 
@@ -41,7 +42,8 @@ class Classes {
     const { model } = this.context;
     const names = model.classes.map((name) => [name, name]);
     const sizes = model.effective_concepts.map((value) => [value, String(value)]);
-    this.tools.replaceChildren(
+    put(
+    this.tools,
       field("Class", select(names, this.name, (name) => router.go("classes", name), { id: "class" })),
       field("Concepts per class", select([["", "all"], ...sizes], this.nec, (nec) => router.change({ nec }))),
     );
@@ -62,7 +64,7 @@ class Classes {
       const found = await get(path, query, signal);
       this.drawWeights(found, offset);
     } catch (error) {
-      if (!signal.aborted) this.weights.replaceChildren(failure(error));
+      if (!signal.aborted) put(this.weights, failure(error));
     }
   }
 
@@ -74,12 +76,13 @@ class Classes {
     const last = offset + rows.length;
     const pager = h(
       "div",
-      { class: "row" },
+      { class: "pager" },
       button("Stronger", () => this.loadWeights(Math.max(0, offset - SHOWN)), { disabled: offset === 0 }),
       h("span", { class: "hint" }, `${offset + 1} to ${last} of ${plural(found.total, "concept")}`),
       button("Weaker", () => this.loadWeights(last), { disabled: last >= found.total }),
     );
-    this.weights.replaceChildren(
+    put(
+    this.weights,
       h("h2", {}, `What ${found.class} looks for`),
       h("p", { class: "hint" }, "Weights of its concepts; + speaks for the class, − against it."),
       weightBars(rows),
@@ -96,13 +99,14 @@ class Classes {
       this.drawMeasures();
     } catch (error) {
       if (signal.aborted) return;
-      this.measures.replaceChildren(hint(error.message));
+      put(this.measures, hint(error.message));
     }
   }
 
   drawMeasures() {
     const found = this.evaluation;
-    this.measures.replaceChildren(
+    put(
+    this.measures,
       ...[
         accuracy(found, this.nec),
         calibration(found.calibration),

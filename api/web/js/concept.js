@@ -1,7 +1,7 @@
 // One concept: the evidence for its name, what it does in the classes, and edits to it.
 
 import { get, offers, part } from "./api.js";
-import { histogram, weightBars } from "./charts.js";
+import { histogram, scoreBars, weightBars } from "./charts.js";
 import { button, conceptLabel, field, h, hint, number, percent } from "./dom.js";
 import { addOperation, draftPanel, mergeInto, mergeParts } from "./draft.js";
 import { exampleImages } from "./photo.js";
@@ -40,7 +40,6 @@ function facts(item) {
     ["Active in", percent(item.density)],
     ["Mean code", number(item.mean_code)],
     ["Largest code", number(item.max_code)],
-    ["Group", String(item.group)],
   ];
   return h(
     "dl",
@@ -51,7 +50,7 @@ function facts(item) {
 
 function alternatives(item) {
   if (!item.alternatives.length) return hint("No other word came near.");
-  return weightBars(item.alternatives.map((one) => ({ name: one.name, value: one.score })));
+  return scoreBars(item.alternatives.map((one) => ({ name: one.name, value: one.score })));
 }
 
 function codes(item) {

@@ -2,7 +2,7 @@
 // asked for when an item comes into sight, a few at a time.
 
 import { get, part } from "./api.js";
-import { conceptLabel, h, number, percent } from "./dom.js";
+import { conceptLabel, h, number, percent, put } from "./dom.js";
 import { exampleImages } from "./photo.js";
 import * as router from "./router.js";
 
@@ -59,7 +59,7 @@ export function conceptCard(item, context) {
     if (item.density !== undefined) return;
     const full = await details(dictionary, item.concept, context.signal);
     card.classList.add(full.status);
-    facts.replaceChildren(...factsOf({ ...full, measure: item.measure }));
+    put(facts, ...factsOf({ ...full, measure: item.measure }));
   });
   return card;
 }
@@ -110,7 +110,8 @@ function tableRow(item, context) {
   const images = h("td", { class: "thumbs row-thumbs" });
   const row = h("tr", {});
   const draw = (full) =>
-    row.replaceChildren(
+    put(
+    row,
       images,
       h("th", { scope: "row" }, h("a", { href: router.href("concepts", item.concept) }, conceptLabel(item))),
       item.measure ? h("td", { class: "number" }, number(item.measure[1])) : "",

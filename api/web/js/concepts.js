@@ -3,7 +3,7 @@
 import { aborted, call, get, offers, part } from "./api.js";
 import * as concept from "./concept.js";
 import { conceptCard, conceptTable } from "./concept_list.js";
-import { button, debounce, failure, field, h, hint, plural, select } from "./dom.js";
+import { button, debounce, failure, field, h, hint, plural, put, select } from "./dom.js";
 import { draftPanel } from "./draft.js";
 import * as router from "./router.js";
 
@@ -76,7 +76,8 @@ class Browser {
     const states = ["named", "unnamed", "blocked"].map((one) => [one, one]);
     const sorts = [...SORTS, ...this.context.model.classes.map((one) => [`class:${one}`, `weight of ${one}`])];
     this.tools.onsubmit = (event) => event.preventDefault();
-    this.tools.replaceChildren(
+    put(
+    this.tools,
       field("Word", search),
       field("which", select(how, this.value("how", "name"), set("how"))),
       this.imageButton(),
@@ -114,8 +115,8 @@ class Browser {
     } catch (error) {
       if (aborted(error) || wanted !== location.hash) return;
       this.summary.textContent = "";
-      this.list.replaceChildren(failure(error));
-      this.pager.replaceChildren();
+      put(this.list, failure(error));
+      put(this.pager);
     }
   }
 
@@ -178,12 +179,13 @@ class Browser {
 
   show({ items, total, about, picture }) {
     const words = total || !about ? `${plural(total, "concept")}${about ? ` ${about}` : ""}` : about;
-    this.summary.replaceChildren(
+    put(
+    this.summary,
       picture ? h("img", { class: "searched", src: picture, alt: "The image searched with" }) : "",
       words,
     );
     const draw = this.value("as", "cards") === "table" ? conceptTable : cards;
-    this.list.replaceChildren(draw(items, this.context));
+    put(this.list, draw(items, this.context));
     if (!items.length && !about) this.list.append(hint("Nothing matches. Clear the word or the status."));
     this.drawPager(total);
   }
@@ -193,7 +195,8 @@ class Browser {
     const now = Math.min(pages, this.offset / PAGE + 1);
     const to = (page) => () => router.change({ page: page === 1 ? "" : page });
     this.pager.hidden = pages === 1;
-    this.pager.replaceChildren(
+    put(
+    this.pager,
       button("First", to(1), { disabled: now === 1 }),
       button("Previous", to(now - 1), { disabled: now === 1 }),
       h("span", {}, `page ${now} of ${pages}`),

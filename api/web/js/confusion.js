@@ -1,6 +1,6 @@
 // The confusion matrix; a cell tells which concepts led from one class to the other.
 
-import { conceptLabel, h, hint, percent, plural } from "./dom.js";
+import { conceptLabel, h, hint, percent, plural, put } from "./dom.js";
 import { weightBars } from "./charts.js";
 import * as router from "./router.js";
 
@@ -11,7 +11,7 @@ export function confusion(found, classHref) {
   if (!matrix) return null;
   const place = h("div", { class: "confused-by", "aria-live": "polite" });
   const pick = (row, column) =>
-    place.replaceChildren(...confusedBy(found, matrix.classes[row], matrix.classes[column], matrix.counts[row][column]));
+    put(place, ...confusedBy(found, matrix.classes[row], matrix.classes[column], matrix.counts[row][column]));
   const mistakes = found.confused_by ?? [];
   if (mistakes.length) place.append(...reasons(mistakes[0]));
   return h(
@@ -88,7 +88,7 @@ function mistakeList(mistakes, place) {
       {},
       h(
         "button",
-        { type: "button", on: { click: () => place.replaceChildren(...reasons(one)) } },
+        { type: "button", on: { click: () => put(place, ...reasons(one)) } },
         `${one.true} taken for ${one.predicted}: ${one.images}`,
       ),
     ),

@@ -2,7 +2,7 @@
 // they are there again after a look at another view.
 
 import { aborted, call, part } from "./api.js";
-import { button, failure, h, hint, percent, select } from "./dom.js";
+import { button, failure, h, hint, percent, put, select } from "./dom.js";
 import { acceptFiles, dropZone } from "./drop.js";
 import { Result } from "./result.js";
 import * as router from "./router.js";
@@ -32,7 +32,7 @@ class Decide {
     const { signal } = this.context;
     this.zone = dropZone(add, {
       prompt: "Choose photos",
-      rest: "drop them here, or paste one",
+      rest: "drop them here, or paste one from the clipboard",
       multiple: true,
     });
     acceptFiles(document.body, add, signal);
@@ -89,7 +89,8 @@ class Decide {
     const { nec, by, parts } = this.settings;
     const sizes = this.context.model.effective_concepts.map((value) => [value, `${value}`]);
     const set = (name) => (value) => router.change({ [name]: value });
-    this.tools.replaceChildren(
+    put(
+    this.tools,
       tool("Concepts per class", select([["", "all"], ...sizes], nec, set("nec"), { id: "nec" })),
       tool("Listed", select(["5", "10", "20", "40"].map((n) => [n, n]), parts, set("parts"))),
       tool("A part is", select([["name", "one name"], ["concept", "one concept"]], by, set("by"))),
@@ -99,7 +100,7 @@ class Decide {
 
   drawStrip() {
     this.strip.hidden = session.photos.length < 1;
-    this.strip.replaceChildren(...session.photos.map((photo, index) => this.tile(photo, index)));
+    put(this.strip, ...session.photos.map((photo, index) => this.tile(photo, index)));
   }
 
   tile(photo, index) {
@@ -136,14 +137,14 @@ class Decide {
     const photo = session.photos[session.selected];
     this.result = null;
     if (!photo) {
-      this.place.replaceChildren(this.welcome());
+      put(this.place, this.welcome());
     } else if (photo.error) {
-      this.place.replaceChildren(failure(photo.error));
+      put(this.place, failure(photo.error));
     } else if (!photo.answer || photo.key !== JSON.stringify(this.settings)) {
-      this.place.replaceChildren(hint("Working…"));
+      put(this.place, hint("Working…"));
     } else {
       this.result = new Result(photo, this.context, this.settings);
-      this.place.replaceChildren(this.result.root);
+      put(this.place, this.result.root);
       this.result.choose(this.context.route.query.get("class"));
     }
   }

@@ -31,6 +31,11 @@ function fill(node, properties, children) {
 
 const present = (child) => child !== null && child !== undefined && child !== false;
 
+// Like replaceChildren, for children as `h` takes them.
+export function put(node, ...children) {
+  node.replaceChildren(...children.flat(Infinity).filter(present));
+}
+
 export function signed(value, digits = 2) {
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return text;

@@ -1,7 +1,7 @@
 // A draft edit: operations collected in this tab, saved to the service with author and reason.
 
 import { call, offers, part } from "./api.js";
-import { button, failure, field, h, hint, plural } from "./dom.js";
+import { button, failure, field, h, hint, plural, put } from "./dom.js";
 import * as router from "./router.js";
 
 const AUTHOR = "dncbm-author";
@@ -52,7 +52,7 @@ function draw(root, context) {
   const operations = operationsOf(context);
   root.hidden = operations.length === 0 || !offers("POST", "/v1/models/{}/edits");
   if (root.hidden) {
-    root.replaceChildren();
+    put(root);
     return;
   }
   const keep = (items) => {
@@ -71,7 +71,8 @@ function draw(root, context) {
       }),
     ),
   );
-  root.replaceChildren(
+  put(
+    root,
     h("h2", {}, `Draft: ${plural(operations.length, "operation")}`),
     h("ol", { class: "operations" }, items),
     saving(context, operations, keep),
@@ -97,7 +98,7 @@ function saving(context, operations, keep) {
       keep([]);
       router.go("edits", edit.id);
     } catch (error) {
-      place.replaceChildren(failure(error));
+      put(place, failure(error));
     }
   };
   return h(

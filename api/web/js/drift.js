@@ -1,7 +1,7 @@
 // Drift: which concepts are seen more or less often than in training.
 
 import { call, get, offers, part } from "./api.js";
-import { button, conceptLabel, h, hint, number, percent, plural, signed, when } from "./dom.js";
+import { button, conceptLabel, h, hint, number, percent, plural, put, signed, when } from "./dom.js";
 import { thumbnail } from "./photo.js";
 import * as router from "./router.js";
 
@@ -24,10 +24,10 @@ const path = (context) => `/v1/models/${part(context.model.id)}/drift`;
 async function load(place, context) {
   try {
     const found = await get(path(context), { limit: SHOWN }, context.signal);
-    place.replaceChildren(...drawn(found, place, context));
+    put(place, ...drawn(found, place, context));
   } catch (error) {
     if (error.status !== 404 && error.status !== 503) throw error;
-    place.replaceChildren(hint(error.message));
+    put(place, hint(error.message));
   }
 }
 

@@ -9,6 +9,7 @@ export function dropZone(take, { prompt, rest, multiple = false }) {
   const input = h("input", {
     type: "file",
     accept: "image/*",
+    class: "unseen",
     multiple,
     on: {
       change: () => {
@@ -21,7 +22,8 @@ export function dropZone(take, { prompt, rest, multiple = false }) {
     "label",
     { class: "drop" },
     input,
-    h("span", {}, h("strong", {}, prompt), ` ${rest ? `or ${rest}` : ""}`),
+    h("span", { class: "button" }, prompt),
+    rest && h("span", { class: "hint" }, `or ${rest}`),
   );
 }
 

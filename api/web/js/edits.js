@@ -1,7 +1,7 @@
 // Edits: drafts that were saved, what they do to the accuracy, which one is active, and the audit.
 
 import { call, get, offers, part } from "./api.js";
-import { button, failure, h, hint, percent, plural, signed, when } from "./dom.js";
+import { button, failure, h, hint, percent, plural, put, signed, when } from "./dom.js";
 import { wordsOf } from "./draft.js";
 import * as router from "./router.js";
 
@@ -86,11 +86,12 @@ function drawEdit(place, context, edit) {
     } catch (error) {
       event.target.disabled = false;
       context.say("");
-      problem.replaceChildren(failure(error));
+      put(problem, failure(error));
     }
   };
   const live = edit.status === "active";
-  place.replaceChildren(
+  put(
+    place,
     h("p", { class: "row" }, badge(edit.status), h("span", {}, `${edit.author}, ${when(edit.created)}: ${edit.reason}`)),
     h("ol", { class: "operations" }, edit.operations.map((operation) => h("li", {}, wordsOf(operation)))),
     edit.parent ? hint(`Made on top of edit ${edit.parent}.`) : null,

@@ -1,7 +1,7 @@
 // One job, live: bars per stage, rate, time left, logs; cancel and retry.
 
 import { aborted, call, events, get, part, pause } from "./api.js";
-import { button, count, duration, failure, h, hint, percent, when } from "./dom.js";
+import { button, count, duration, failure, h, hint, percent, put, when } from "./dom.js";
 import * as router from "./router.js";
 
 const LINES = 500; // most lines of the log that are shown
@@ -69,7 +69,8 @@ export class JobView {
     this.status = job.status;
     const over = OVER.has(job.status);
     const held = this.head.contains(document.activeElement);
-    this.head.replaceChildren(
+    put(
+    this.head,
       h(
         "p",
         { class: "row" },
@@ -88,8 +89,8 @@ export class JobView {
       ),
     );
     if (held) this.head.querySelector("button")?.focus();
-    this.stages.replaceChildren(...(job.stages ?? []).map(stageRow));
-    this.problem.replaceChildren(job.error ? h("p", { class: "failure" }, job.error) : "");
+    put(this.stages, ...(job.stages ?? []).map(stageRow));
+    put(this.problem, job.error ? h("p", { class: "failure" }, job.error) : "");
     if (job.status === "succeeded" && job.model) this.context.reload();
   }
 
@@ -103,7 +104,7 @@ export class JobView {
       this.draw(job?.id ? job : await get(this.path));
       if (!OVER.has(this.status)) this.follow();
     } catch (error) {
-      this.problem.replaceChildren(failure(error));
+      put(this.problem, failure(error));
     }
   }
 
@@ -111,7 +112,7 @@ export class JobView {
     try {
       const answer = await get(`${this.path}/logs`, { limit: LINES }, this.context.signal);
       const lines = answer.logs ?? answer.lines ?? answer.entries ?? [];
-      this.log.replaceChildren(...lines.map(logLine));
+      put(this.log, ...lines.map(logLine));
       this.seen = lines.length ? lines[lines.length - 1].time : "";
     } catch (error) {
       if (!aborted(error)) this.log.textContent = error.message;
@@ -133,7 +134,7 @@ export class JobView {
         this.draw(await get(this.path, {}, signal));
       } catch (error) {
         if (signal.aborted) return;
-        this.problem.replaceChildren(hint(`${error.message} Trying again.`));
+        put(this.problem, hint(`${error.message} Trying again.`));
       }
       if (!OVER.has(this.status)) await pause(AGAIN);
     }

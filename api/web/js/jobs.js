@@ -1,7 +1,7 @@
 // Jobs: submit a pipeline, see all jobs, follow one.
 
 import { call, get, offers, part } from "./api.js";
-import { button, failure, field, h, hint, plural, select, when } from "./dom.js";
+import { button, failure, field, h, hint, plural, put, select, when } from "./dom.js";
 import { JobView, overall } from "./job.js";
 import * as router from "./router.js";
 
@@ -46,7 +46,8 @@ class JobList {
   drawTools() {
     const chosen = this.context.route.query.get("status") ?? "";
     const states = [["", "any"], ...STATES.map((one) => [one, one])];
-    this.tools.replaceChildren(
+    put(
+    this.tools,
       field("Status", select(states, chosen, (status) => router.change({ status }))),
     );
   }
@@ -56,11 +57,11 @@ class JobList {
     try {
       const { jobs, total } = await get("/v1/jobs", { status, limit: 50 }, this.context.signal);
       const held = this.place.contains(document.activeElement) && document.activeElement.getAttribute("href");
-      this.place.replaceChildren(jobs.length ? rows(jobs) : hint("No job."));
+      put(this.place, jobs.length ? rows(jobs) : hint("No job."));
       if (total > jobs.length) this.place.append(hint(`The newest ${jobs.length} of ${total}.`));
       if (held) this.place.querySelector(`a[href="${CSS.escape(held)}"]`)?.focus();
     } catch (error) {
-      if (!this.context.signal.aborted) this.place.replaceChildren(failure(error));
+      if (!this.context.signal.aborted) put(this.place, failure(error));
     }
   }
 }
@@ -110,7 +111,7 @@ function submission() {
       const job = await call("POST", "/v1/jobs", { json: requestOf(inputs) });
       router.go("jobs", job.id);
     } catch (error) {
-      place.replaceChildren(failure(error));
+      put(place, failure(error));
     }
   };
   return h(

@@ -2,7 +2,7 @@
 // may answer {update(context)}, called when only its query changed.
 
 import { aborted, askKey, get, hasKey, offers, setRoutes } from "./api.js";
-import { failure, h, hint, select } from "./dom.js";
+import { failure, h, hint, put, select } from "./dom.js";
 import * as router from "./router.js";
 import * as decide from "./decide.js";
 import * as concepts from "./concepts.js";
@@ -17,11 +17,16 @@ const VIEWS = { decide, concepts, edits, classes, map, jobs, drift, models };
 const OF_SERVICE = new Set(["jobs", "models"]); // views that need no model
 const shell = document.getElementById("view");
 const status = document.getElementById("status");
+const SHOWN_FOR = 5000; // milliseconds
+let quiet = 0;
 let known = null;
 let shown = null;
 
-export function say(text) {
+// Said aloud, and shown for a while.
+function say(text) {
+  clearTimeout(quiet);
   status.textContent = text;
+  if (text && !text.endsWith("…")) quiet = setTimeout(say, SHOWN_FOR, "");
 }
 
 async function loadModels() {
@@ -48,8 +53,8 @@ function drawSwitcher(model, wanted) {
   const groups = [
     h("optgroup", { label: "Models" }, known.list.map((one) => option(one.id, one.id, wanted))),
   ];
-  const known_ids = new Set(known.list.map((one) => one.id));
-  const aliases = known.aliases.filter((one) => known_ids.has(one.model));
+  const ids = new Set(known.list.map((one) => one.id));
+  const aliases = known.aliases.filter((one) => ids.has(one.model));
   if (aliases.length) {
     const options = aliases.map((one) => option(one.alias, `${one.alias} → ${one.model}`, wanted));
     groups.push(h("optgroup", { label: "Aliases" }, options));
@@ -59,7 +64,8 @@ function drawSwitcher(model, wanted) {
   });
   chooser.append(...groups);
   if (!wanted && model) chooser.value = model.id;
-  document.getElementById("switcher").replaceChildren(
+  put(
+    document.getElementById("switcher"),
     h("label", { for: "model" }, "Model"),
     chooser,
   );
@@ -100,7 +106,7 @@ async function show() {
   shown = { id, stop, context, update: null };
   say("");
   const root = h("div", { class: `view ${route.view}` });
-  shell.replaceChildren(root);
+  put(shell, root);
   await mount(view, root, context, shown, wanted);
   if (!first && shown.context === context) focusTitle(root);
 }
@@ -154,7 +160,7 @@ async function start() {
   try {
     known = await loadModels();
   } catch (error) {
-    shell.replaceChildren(h("h1", {}, "dncbm"), failure(error));
+    put(shell, h("h1", {}, "dncbm"), failure(error));
     return;
   }
   document.querySelector(".skip").addEventListener("click", (event) => {

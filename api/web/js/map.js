@@ -2,7 +2,7 @@
 // concepts in sight, so that everything can be reached by keyboard.
 
 import { get, offers, part } from "./api.js";
-import { button, conceptLabel, debounce, field, h, hint, percent, plural } from "./dom.js";
+import { button, conceptLabel, debounce, field, h, hint, percent, plural, put } from "./dom.js";
 import { exampleImages } from "./photo.js";
 import { Plane } from "./plane.js";
 import * as router from "./router.js";
@@ -96,7 +96,7 @@ class MapView {
       seen.length > LISTED
         ? `${plural(seen.length, "concept")} in sight; the ${LISTED} most frequent:`
         : `${plural(seen.length, "concept")} in sight`;
-    this.list.replaceChildren(...shown.map((index) => this.entry(index)));
+    put(this.list, ...shown.map((index) => this.entry(index)));
   }
 
   entry(index) {
@@ -122,7 +122,8 @@ class MapView {
     if (index === null) return;
     const item = this.item(index);
     const images = h("div", { class: "thumbs four" });
-    this.card.replaceChildren(
+    put(
+    this.card,
       h("strong", {}, conceptLabel(item)),
       h("span", { class: "hint" }, ` in ${percent(this.found.density[index])}`),
       images,

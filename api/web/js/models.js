@@ -1,7 +1,7 @@
 // Models: what is served, under which aliases, and what it was made from.
 
 import { call, get, offers, part } from "./api.js";
-import { button, count, failure, field, h, hint, plural, select, when } from "./dom.js";
+import { button, count, failure, field, h, hint, plural, put, select, when } from "./dom.js";
 import { table } from "./edits.js";
 import * as router from "./router.js";
 
@@ -50,12 +50,13 @@ function aliases(context) {
       draw();
       context.say(`Alias ${alias} ${method === "PUT" ? "set" : "removed"}.`);
     } catch (error) {
-      place.replaceChildren(failure(error));
+      put(place, failure(error));
     }
   };
   const draw = () => {
     const list = context.models.aliases.map((one) => aliasRow(one, () => act("DELETE", one.alias)));
-    section.replaceChildren(
+    put(
+    section,
       h("h2", {}, "Aliases"),
       hint("An alias stands for a model in addresses and programs, and can be pointed at another one."),
       list.length ? h("ul", { class: "plain" }, list) : hint("There is none."),

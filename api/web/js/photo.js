@@ -1,7 +1,7 @@
 // The photo, where a concept is in it, and training images that have the concept.
 
 import { aborted, call, get, offers, part, showPicture } from "./api.js";
-import { conceptLabel, debounce, h, hint, number, plainName } from "./dom.js";
+import { conceptLabel, debounce, h, hint, number, plainName, put } from "./dom.js";
 import * as router from "./router.js";
 
 export class PhotoPanel {
@@ -65,7 +65,7 @@ export class PhotoPanel {
     const how = item.exact
       ? `Exact: the pixels and a constant add up to the code, ${number(item.value)}. Red adds, blue takes away.`
       : `Post hoc (${item.method}): tells where, not how much.`;
-    this.caption.replaceChildren(h("strong", {}, conceptLabel(row)), h("br"), how);
+    put(this.caption, h("strong", {}, conceptLabel(row)), h("br"), how);
   }
 
   hideMap(text) {
@@ -78,7 +78,7 @@ export class PhotoPanel {
   async drawConcept(row) {
     const link = h("a", { href: router.href("concepts", row.concept) }, plainName(row));
     const images = h("div", { class: "thumbs" });
-    this.extra.replaceChildren(h("h3", {}, "Training images of ", link), images);
+    put(this.extra, h("h3", {}, "Training images of ", link), images);
     try {
       images.append(...(await exampleImages(this.context.model.dictionary, row.concept, 8)));
     } catch (error) {

@@ -3,7 +3,7 @@
 import { aborted, call, offers, part } from "./api.js";
 import { classesOf, extent, rowsAfter, rowsOf, scoreOf, steps } from "./account.js";
 import { Changes } from "./changes.js";
-import { button, debounce, h, hint, percent, signed } from "./dom.js";
+import { button, debounce, h, hint, percent, put, signed } from "./dom.js";
 import { PhotoPanel } from "./photo.js";
 import * as router from "./router.js";
 import { similarImages } from "./similar.js";
@@ -22,7 +22,7 @@ export class Result {
     this.after = null;
     this.panel = new PhotoPanel(photo, context, settings);
     this.bars = h("div", { class: "classes", role: "radiogroup", "aria-label": "Class to explain" });
-    this.account = h("ol", { class: "waterfall" });
+    this.account = h("ol", { class: this.canIntervene ? "waterfall" : "waterfall fixed" });
     this.note = h("p", { class: "hint", "aria-live": "polite" });
     this.apply = debounce(() => this.intervene(), 150);
     this.root = this.layout();
@@ -68,7 +68,8 @@ export class Result {
   drawClasses() {
     const before = classesOf(this.photo.answer);
     const held = this.bars.contains(document.activeElement);
-    this.bars.replaceChildren(...before.map((score) => this.classBar(score)));
+    this.bars.classList.toggle("changed", this.after !== null);
+    put(this.bars, ...before.map((score) => this.classBar(score)));
     if (held) this.bars.querySelector("input:checked")?.focus();
   }
 
@@ -114,7 +115,8 @@ export class Result {
     this.heading.textContent = `Why ${this.className}`;
     this.resetButton.hidden = this.changes.empty && !this.changes.added.length;
     const held = document.activeElement?.dataset?.control;
-    this.account.replaceChildren(
+    put(
+    this.account,
       ...current.map((step, index) =>
         waterfallRow({
           step,

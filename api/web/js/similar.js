@@ -1,7 +1,7 @@
 // Training images that show the same concepts as a photo.
 
 import { call, offers, part } from "./api.js";
-import { failure, h, hint, number, plainName } from "./dom.js";
+import { failure, h, hint, number, plainName, put } from "./dom.js";
 import { thumbnail } from "./photo.js";
 import * as router from "./router.js";
 
@@ -25,12 +25,12 @@ async function fill(place, photo, context) {
   }
   try {
     const { matches } = await photo.similar.get(dictionary);
-    place.replaceChildren(...matches.map(card));
+    put(place, ...matches.map(card));
     if (!matches.length) place.append(hint("None shares a concept with this photo."));
   } catch (error) {
     photo.similar.delete(dictionary);
     const away = error.status === 404 || error.status === 503;
-    place.replaceChildren(away ? hint(error.message) : failure(error));
+    put(place, away ? hint(error.message) : failure(error));
   }
 }
 
