@@ -85,9 +85,9 @@ def open_page(browser: Any, serve: Callable[[Any], str]) -> Iterator[Callable[..
     """Opens the page of a fake service in a fresh state; nothing may go wrong in its console."""
     pages: list[Page] = []
 
-    def start(fake: FakeService, where: str = "") -> Page:
+    def start(fake: FakeService, where: str = "", ready: str = "main h1") -> Page:
         pages.append(Page(browser, serve(fake.app())))
-        pages[-1].open(where)
+        pages[-1].open(where, ready)
         return pages[-1]
 
     yield start

@@ -22,6 +22,7 @@ class FakeService:
 
     content: Content = field(default_factory=Content)
     without: frozenset[str] = frozenset()
+    models: tuple[str, ...] = ("clothing", "second")
     key: str | None = None
     drift_enabled: bool = True
     sent: list[tuple[str, Any]] = field(default_factory=list)
@@ -76,7 +77,7 @@ def _add_models(app: FastAPI, fake: FakeService) -> None:
 
     @app.get("/v1/models")
     def models(limit: int = 50) -> Any:
-        return page("models", [content.model(name) for name in ("clothing", "second")], limit, 0)
+        return page("models", [content.model(name) for name in fake.models], limit, 0)
 
     @app.get("/v1/models/{model}")
     def describe(model: str) -> Any:

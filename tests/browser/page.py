@@ -15,10 +15,10 @@ class Page:
         self.expected: tuple[str, ...] = ()
         driver.get_log("browser")  # what earlier pages left
 
-    def open(self, where: str = "") -> None:
-        """Show a view, with `where` as in `#/concepts`, and wait until it is drawn."""
+    def open(self, where: str = "", ready: str = "main h1") -> None:
+        """Show a view, with `where` as in `#/concepts`, and wait until `ready` is drawn."""
         self.driver.get(self.base + "/" + where)
-        self.find("main h1")
+        self.find(ready)
 
     def reload(self) -> None:
         self.driver.refresh()

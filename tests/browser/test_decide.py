@@ -59,7 +59,7 @@ def test_a_switch_removes_a_concept_and_the_decision_stands_beside(
     fake = FakeService()
     page = decided(open_page, photo, fake)
     before = page.text(".step.logit .number")
-    page.click(".step.concept input[role=switch]")
+    page.click(".step.concept button[role=switch]")
     page.find(".step.logit.moved")
     first = best()["contributions"][0]
     assert fake.sent[-1] == ("intervene", [{"concept": first["concept"], "remove": True}])

@@ -42,9 +42,9 @@ function facts(item) {
     ["Largest code", number(item.max_code)],
   ];
   return h(
-    "dl",
+    "ul",
     { class: "figures" },
-    pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    pairs.map(([name, value]) => h("li", {}, h("span", {}, name), " ", h("b", {}, value))),
   );
 }
 

@@ -68,7 +68,6 @@ class Browser {
     const search = h("input", {
       type: "search",
       value: this.value("q"),
-      autocomplete: "off",
       maxlength: 200,
       on: { input: () => typed(search.value) },
     });

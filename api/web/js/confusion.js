@@ -49,7 +49,7 @@ function grid(matrix, pick, classHref) {
 function cell(matrix, totals, value, row, column, pick) {
   const share = totals[row] ? value / totals[row] : 0;
   const right = row === column;
-  const style = { "--share": `${Math.round(100 * Math.sqrt(share))}%` };
+  const style = { "--share": Math.sqrt(share).toFixed(2) };
   const words = `${matrix.classes[row]} taken for ${matrix.classes[column]}: ${plural(value, "image")}, ${percent(share)}`;
   const content =
     right || value === 0

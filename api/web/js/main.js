@@ -125,6 +125,7 @@ async function mount(view, root, context, place, wanted) {
     place.update = (await view.mount(root, context))?.update ?? null;
   } catch (error) {
     if (aborted(error)) return;
+    if (!root.querySelector("h1")) root.append(h("h1", {}, view.title));
     root.append(failure(error));
   }
 }

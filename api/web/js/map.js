@@ -46,7 +46,6 @@ class MapView {
     const search = h("input", {
       type: "search",
       value: this.word,
-      autocomplete: "off",
       on: { input: debounce(() => this.search(search.value), 150) },
     });
     this.root.append(

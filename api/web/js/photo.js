@@ -78,7 +78,7 @@ export class PhotoPanel {
   async drawConcept(row) {
     const link = h("a", { href: router.href("concepts", row.concept) }, plainName(row));
     const images = h("div", { class: "thumbs" });
-    put(this.extra, h("h3", {}, "Training images of ", link), images);
+    put(this.extra, h("h2", {}, "Training images of ", link), images);
     try {
       images.append(...(await exampleImages(this.context.model.dictionary, row.concept, 8)));
     } catch (error) {

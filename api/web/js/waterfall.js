@@ -82,16 +82,18 @@ function controls(row, was, changes, changed) {
       },
     },
   });
-  const toggle = h("input", {
-    type: "checkbox",
+  const toggle = h("button", {
+    type: "button",
     role: "switch",
-    checked: !change?.remove,
+    "aria-checked": String(!change?.remove),
     "aria-label": `${name} counts`,
     "data-control": `switch ${row.key}`,
     on: {
-      change: () => {
-        if (toggle.checked) changes.restore(was);
-        else changes.remove(was);
+      click: () => {
+        const on = toggle.getAttribute("aria-checked") === "true";
+        toggle.setAttribute("aria-checked", String(!on));
+        if (on) changes.remove(was);
+        else changes.restore(was);
         changed();
       },
     },
