@@ -223,6 +223,11 @@ class Content:
             "accuracy_before": 0.78,
             "accuracy_after": 0.76,
             "per_class": classes,
+            "heads": [
+                {"head": head, "accuracy_before": 0.78, "accuracy_after": 0.76}
+                for head in ("dense", "nec5")
+            ],
+            "removals": [{"concept": 4, "name": "sneaker", "cost": 0.02}],
         }
 
     def job(self, name: str) -> dict[str, Any]:

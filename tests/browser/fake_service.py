@@ -27,7 +27,7 @@ class FakeService:
     drift_enabled: bool = True
     sent: list[tuple[str, Any]] = field(default_factory=list)
     busy: int = 0
-    edits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    edits: dict[int, dict[str, Any]] = field(default_factory=dict)
     aliases: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -116,8 +116,9 @@ def _add_models(app: FastAPI, fake: FakeService) -> None:
 
     @app.get("/v1/models/{model}/lineage")
     def lineage(model: str) -> Any:
-        sae = {"kind": "sae", "fingerprint": "b" * 64, "inputs": []}
-        return {"kind": "cbm", "fingerprint": "a" * 64, "created": "2026-01-02", "inputs": [sae]}
+        sae = {"role": "sae", "kind": "sae", "fingerprint": "b" * 64, "inputs": []}
+        cbm = {"kind": "cbm", "fingerprint": "a" * 64, "created": "2026-01-02", "inputs": [sae]}
+        return {"model": model, "lineage": cbm | {"role": "cbm"}}
 
 
 def _add_dictionary(app: FastAPI, fake: FakeService) -> None:
@@ -219,7 +220,7 @@ def _edits(app: FastAPI, fake: FakeService) -> None:
     @app.post(root, status_code=201)
     async def make(model: str, request: Request) -> Any:
         fresh = {
-            "id": f"e{len(fake.edits) + 1}",
+            "id": len(fake.edits) + 1,
             "model": model,
             "parent": None,
             "created": "2026-11-29T20:00:00+00:00",
@@ -234,11 +235,11 @@ def _edits(app: FastAPI, fake: FakeService) -> None:
         return page("edits", list(fake.edits.values()), limit, 0)
 
     @app.get(root + "/{edit}")
-    def one(edit: str) -> Any:
+    def one(edit: int) -> Any:
         return fake.edits[edit]
 
     @app.post(root + "/{edit}/{verb}")
-    def act(edit: str, verb: str) -> Any:
+    def act(edit: int, verb: str) -> Any:
         found = fake.edits[edit]
         if verb == "activate" and found["evaluation"] is None:
             return problem(409, "The edit was not evaluated.")
@@ -251,7 +252,15 @@ def _edits(app: FastAPI, fake: FakeService) -> None:
 def _audit(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/audit")
     def audit() -> Any:
-        entry = {"number": 1, "time": "2026-11-29T20:00:00+00:00", "action": "edit", "author": "me"}
+        entry = {
+            "n": 1,
+            "time": "2026-11-29T20:00:00+00:00",
+            "author": "Ada",
+            "action": "edit.activate",
+            "subject": "clothing",
+            "detail": {"edit": 1},
+            "hash": "c" * 64,
+        }
         return page("entries", [entry], 50, 0)
 
     @app.get("/v1/audit/verify")

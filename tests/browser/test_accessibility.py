@@ -18,7 +18,7 @@ VIEWS = {
     "concept": ("#/concepts/4", ".many .thumb"),
     "draft": ("#/concepts/4", ".many .thumb"),
     "edits": ("#/edits", ".panel"),
-    "edit": ("#/edits/e1", "tbody"),
+    "edit": ("#/edits/1", "tbody"),
     "classes": ("#/classes", ".matrix"),
     "map": ("#/map", ".in-sight a"),
     "jobs": ("#/jobs", "tbody"),
@@ -40,8 +40,8 @@ def furnished() -> FakeService:
     fake = FakeService(aliases={"live": {"alias": "live", "model": "second", "author": "Ada"}})
     fake.jobs["j1"] = fake.content.job("j1") | {"name": "one", "pipeline": "run", "config": {}}
     fake.jobs["j1"].update(status="failed", error="The disk is full.")
-    fake.edits["e1"] = {
-        "id": "e1",
+    fake.edits[1] = {
+        "id": 1,
         "parent": None,
         "operations": [{"op": "remove", "concept": 4}],
         "author": "Ada",
@@ -111,7 +111,7 @@ def test_everything_can_be_reached_by_keyboard(open_page: Open, photo: Path) -> 
     tab = ActionChains(page.driver).send_keys(Keys.TAB)
     reached: set[str] = set()
     rounds = 0
-    while rounds < 2:  # the first one begins in the middle
+    for _ in range(200):
         tab.perform()
         found = page.run(
             "const one = document.activeElement;"
@@ -119,6 +119,8 @@ def test_everything_can_be_reached_by_keyboard(open_page: Open, photo: Path) -> 
             "return [one.dataset.control || one.id || one.className || one.tagName, Boolean(seen)]"
         )
         rounds += found[0] == "skip"
+        if rounds == 2:  # the first round begins in the middle
+            break
         reached.add(found[0])
         assert found[1] or found[0] == "BODY", f"focus of {found[0]} is not seen"
     controls = page.run("return [...document.querySelectorAll('[data-control]:enabled')].length")

@@ -107,7 +107,7 @@ def test_a_job_from_form_to_end(open_page: Open) -> None:
     page.sees("trial", "h1")
     job = fake.jobs["j1"]
     config = {"seed": 7, "data": "/data/photos", "sae": {"num_concepts": 512}}
-    assert (job["pipeline"], job["config"], job["priority"]) == ("run", config, 0)
+    assert (job["pipeline"], job["config"], job["priority"]) == ("discover", config, 0)
     page.sees("40 of 100, 12.5 per s, 2 min left")
     page.sees(HOSTILE, ".log")
     meter = page.find(".stages [role=progressbar]")

@@ -53,7 +53,7 @@ export function scoreBars(rows) {
 
 const WIDE = 420;
 const HIGH = 190;
-const EDGE = { left: 44, right: 12, top: 12, bottom: 34 };
+const EDGE = { left: 44, right: 22, top: 12, bottom: 34 };
 
 function frame(label, children, caption) {
   const svg = s(

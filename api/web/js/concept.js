@@ -88,7 +88,7 @@ function editing(item, context) {
   };
   return h(
     "section",
-    { class: "panel" },
+    { class: "panel wide" },
     h("h2", {}, "Edit"),
     hint("Edits are collected in a draft. Nothing changes before the draft is evaluated and activated."),
     renaming(item, add),

@@ -200,7 +200,8 @@ class Decide {
     if (!photo || this.context.signal.aborted) return;
     if (photo.error && !aborted(photo.error)) this.context.say("");
     else if (photo.answer) {
-      this.context.say(`${photo.answer.class}, ${percent(photo.answer.probability)}`);
+      const words = `${photo.answer.class}, ${percent(photo.answer.probability)}`;
+      this.context.say(words, { shown: false });
     }
   }
 }

@@ -5,6 +5,10 @@ import { button, failure, field, h, hint, plural, put } from "./dom.js";
 import * as router from "./router.js";
 
 const AUTHOR = "dncbm-author";
+
+// Who edits here, as they said last.
+export const author = () => sessionStorage.getItem(AUTHOR) ?? "";
+
 const keyOf = (context, kind) => `dncbm-${kind} ${context.model.id}`;
 
 function load(context, kind) {
@@ -80,20 +84,15 @@ function draw(root, context) {
 }
 
 function saving(context, operations, keep) {
-  const author = h("input", {
-    type: "text",
-    required: true,
-    maxlength: 200,
-    value: sessionStorage.getItem(AUTHOR) ?? "",
-  });
+  const who = h("input", { type: "text", required: true, maxlength: 200, value: author() });
   const reason = h("input", { type: "text", required: true, maxlength: 1000 });
   const refit = operations.some((one) => one.op === "refit");
   const place = h("div", {});
   const save = async (event) => {
     event.preventDefault();
-    sessionStorage.setItem(AUTHOR, author.value);
+    sessionStorage.setItem(AUTHOR, who.value);
     try {
-      const json = { operations, author: author.value, reason: reason.value };
+      const json = { operations, author: who.value, reason: reason.value };
       const edit = await call("POST", `/v1/models/${part(context.model.id)}/edits`, { json });
       keep([]);
       router.go("edits", edit.id);
@@ -108,7 +107,7 @@ function saving(context, operations, keep) {
     h(
       "div",
       { class: "row" },
-      field("Author", author),
+      field("Author", who),
       field("Reason", reason),
       h("button", { class: "main" }, "Save the draft"),
       button("Discard", () => keep([])),

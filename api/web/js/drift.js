@@ -61,7 +61,6 @@ function table(concepts) {
 }
 
 function row(one, largest) {
-  const side = one.shift > 0 ? "for" : "against";
   return h(
     "tr",
     {},
@@ -69,7 +68,7 @@ function row(one, largest) {
     h("td", {}, share(one.density_training, largest, "training"), share(one.density_live, largest, "now")),
     h("td", { class: "number" }, number(one.mean_training)),
     h("td", { class: "number" }, number(one.mean_live)),
-    h("td", { class: `number ${side}` }, signed(one.shift)),
+    h("td", { class: "number" }, signed(one.shift)),
     h("td", { class: "number" }, number(one.p_value, 3)),
     h("td", {}, h("div", { class: "thumbs row-thumbs" }, (one.examples ?? []).slice(0, 4).map(example))),
   );

@@ -1,8 +1,8 @@
 // Edits: drafts that were saved, what they do to the accuracy, which one is active, and the audit.
 
 import { call, get, offers, part } from "./api.js";
-import { button, failure, h, hint, percent, plural, put, signed, when } from "./dom.js";
-import { wordsOf } from "./draft.js";
+import { button, conceptLabel, failure, h, hint, percent, plural, put, signed, when } from "./dom.js";
+import { author, wordsOf } from "./draft.js";
 import * as router from "./router.js";
 
 export const title = "Edits";
@@ -81,7 +81,7 @@ function drawEdit(place, context, edit) {
     context.say("Working…");
     try {
       const path = `${base(context)}/${part(edit.id)}/${verb}`;
-      drawEdit(place, context, await call("POST", path, { patient: true }));
+      drawEdit(place, context, await call("POST", path, { patient: true, json: author() ? { author: author() } : {} }));
       context.say(done);
     } catch (error) {
       event.target.disabled = false;
@@ -120,24 +120,50 @@ function evaluation(found) {
       h("td", { class: "number" }, one.images),
       h("td", { class: "number" }, percent(one.accuracy_before)),
       h("td", { class: "number" }, percent(one.accuracy_after)),
-      change(one.accuracy_after - one.accuracy_before),
+      h("td", { class: "number" }, points(one)),
     ),
   );
-  const whole = found.accuracy_after - found.accuracy_before;
   return h(
     "section",
     { class: "panel" },
     h("h2", {}, "Accuracy before and after"),
-    h("p", {}, `${move(found)} on ${plural(found.images, "image")} (${found.split}), `, points(whole), "."),
+    h("p", {}, `${move(found)} on ${plural(found.images, "image")} (${found.split}): ${points(found)} points.`),
     table("Accuracy per class", ["Class", "#Images", "#Before", "#After", "#Change"], rows),
+    found.heads?.length > 1 && heads(found.heads),
+    found.removals?.length > 0 && removals(found.removals),
   );
 }
 
-const points = (share) => `${signed(100 * share, 1)} points`;
+function points({ accuracy_before: before, accuracy_after: after }) {
+  return before == null || after == null ? "–" : signed(100 * (after - before), 1);
+}
 
-function change(share) {
-  const side = share > 0 ? "for" : share < 0 ? "against" : "";
-  return h("td", { class: `number ${side}` }, signed(100 * share, 1));
+const headName = (head) => (head === "dense" ? "all" : head.replace(/^nec/, ""));
+
+function heads(found) {
+  const rows = found.map((one) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, headName(one.head)),
+      h("td", { class: "number" }, percent(one.accuracy_before)),
+      h("td", { class: "number" }, percent(one.accuracy_after)),
+      h("td", { class: "number" }, points(one)),
+    ),
+  );
+  return table("Accuracy by concepts per class", ["Concepts per class", "#Before", "#After", "#Change"], rows);
+}
+
+function removals(found) {
+  const rows = found.map((one) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, h("a", { href: router.href("concepts", one.concept) }, conceptLabel(one))),
+      h("td", { class: "number" }, signed(-100 * one.cost, 1)),
+    ),
+  );
+  return table("What each removal costs", ["Removed", "#Points"], rows);
 }
 
 async function audit(root, context) {

@@ -32,7 +32,7 @@ function meter(share, label) {
       "aria-valuemin": 0,
       "aria-valuemax": 100,
     },
-    h("div", { style: { width: `${100 * share}%` } }),
+    share > 0 && h("div", { style: { width: `${100 * share}%` } }),
     h("span", {}, percent(share, 0)),
   );
 }
@@ -65,7 +65,7 @@ export class JobView {
   }
 
   draw(job) {
-    if (this.status && this.status !== job.status) this.context.say(`The job is ${job.status}.`);
+    if (this.status && this.status !== job.status) this.announce(job);
     this.status = job.status;
     const over = OVER.has(job.status);
     const held = this.head.contains(document.activeElement);
@@ -85,13 +85,19 @@ export class JobView {
         over && job.status !== "succeeded"
           ? button("Retry", () => this.act("POST", `${this.path}/retry`), { class: "main" })
           : "",
-        job.model ? h("a", { href: router.href("decide", "", { model: job.model, nec: "" }) }, `Model ${job.model}`) : "",
+        job.model && modelLink(job.model, this.context.models.list),
       ),
     );
     if (held) this.head.querySelector("button")?.focus();
     put(this.stages, ...(job.stages ?? []).map(stageRow));
     put(this.problem, job.error ? h("p", { class: "failure" }, job.error) : "");
-    if (job.status === "succeeded" && job.model) this.context.reload();
+  }
+
+  async announce(job) {
+    this.context.say(`The job is ${job.status}.`);
+    if (job.status !== "succeeded") return;
+    this.context.models = await this.context.reload(); // its model may be served by now
+    this.draw(job);
   }
 
   async act(method, path) {
@@ -148,6 +154,13 @@ export class JobView {
     while (this.log.childElementCount > LINES) this.log.firstChild.remove();
     if (atEnd) this.log.scrollTop = this.log.scrollHeight;
   }
+}
+
+// The model of a job is a directory; where it is served, its name is the last part.
+function modelLink(path, served) {
+  const name = path.split("/").filter(Boolean).pop();
+  if (!served.some((one) => one.id === name)) return h("span", {}, `Model in ${path}`);
+  return h("a", { href: router.href("decide", "", { model: name, nec: "" }) }, `Model ${name}`);
 }
 
 function logLine({ time, level, message }) {

@@ -7,6 +7,8 @@ import * as router from "./router.js";
 
 export const title = "Jobs";
 const EVERY = 3000; // milliseconds between looks at the list
+// The first is the whole; the others are its parts, offered for what is typed.
+const PIPELINES = ["discover", "embed", "sae", "name", "bottleneck", "report", "bcosify"];
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
 
 export async function mount(root, context) {
@@ -97,8 +99,8 @@ const text = (properties) => h("input", { type: "text", autocomplete: "off", ...
 function submission() {
   const inputs = {
     name: text({ required: true, maxlength: 100 }),
-    pipeline: text({ required: true, value: "run", list: "pipelines" }),
-    data: text({ placeholder: "/path/to/photos" }),
+    pipeline: text({ required: true, value: "discover", list: "pipelines" }),
+    data: text({ placeholder: "clothing.zip" }),
     encoder: text({ placeholder: "mini" }),
     concepts: h("input", { type: "number", min: 2, step: 1 }),
     more: h("textarea", { rows: 4, spellcheck: "false", placeholder: '{"seed": 1}' }),
@@ -121,13 +123,13 @@ function submission() {
     h(
       "form",
       { on: { submit } },
-      h("datalist", { id: "pipelines" }, ["run"].map((value) => h("option", { value }))),
+      h("datalist", { id: "pipelines" }, PIPELINES.map((value) => h("option", { value }))),
       h(
         "div",
         { class: "fields" },
         field("Name", inputs.name),
         field("Pipeline", inputs.pipeline),
-        field("Photos", inputs.data, "A folder or archive that the service can read"),
+        field("Photos", inputs.data, "A folder or archive in the service's data folder"),
         field("Encoder", inputs.encoder),
         field("Concepts", inputs.concepts),
         field("Priority", inputs.priority),

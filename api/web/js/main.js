@@ -22,10 +22,11 @@ let quiet = 0;
 let known = null;
 let shown = null;
 
-// Said aloud, and shown for a while.
-function say(text) {
+// Said aloud, and shown for a while unless the view shows it anyway.
+function say(text, { shown: seen = true } = {}) {
   clearTimeout(quiet);
   status.textContent = text;
+  status.classList.toggle("unseen", !seen);
   if (text && !text.endsWith("…")) quiet = setTimeout(say, SHOWN_FOR, "");
 }
 

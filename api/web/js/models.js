@@ -105,7 +105,7 @@ async function lineage(root, context) {
   root.append(section);
   try {
     const found = await get(`/v1/models/${part(context.model.id)}/lineage`, {}, context.signal);
-    section.append(h("ul", { class: "tree" }, artifact(found, context.model.id)));
+    section.append(h("ul", { class: "tree" }, artifact(found.lineage ?? found, context.model.id)));
   } catch (error) {
     section.append(hint(error.message));
   }

@@ -236,16 +236,17 @@ export class Plane {
   drawNames(pen, colour) {
     const { density, names } = this.points;
     const seen = this.inSight().sort((one, other) => (density[other] ?? 0) - (density[one] ?? 0));
-    const taken = new Set();
+    const taken = [];
     pen.font = "12px system-ui, sans-serif";
     pen.fillStyle = colour("--ink");
     for (const index of seen.slice(0, 400)) {
       const [left, top] = this.toScreen(index);
-      const wide = Math.ceil(pen.measureText(names[index]).width / 40) + 1;
-      const cells = Array.from({ length: wide }, (_, step) => `${Math.floor(left / 40) + step} ${Math.floor(top / 18)}`);
-      if (cells.some((cell) => taken.has(cell))) continue;
-      for (const cell of cells) taken.add(cell);
-      pen.fillText(names[index], left + this.radius(index) + 3, top + 4);
+      const begin = left + this.radius(index) + 3;
+      const end = begin + pen.measureText(names[index]).width + 4;
+      const clash = ([from, to, line]) => begin < to && end > from && Math.abs(line - top) < 15;
+      if (taken.some(clash)) continue;
+      taken.push([begin, end, top]);
+      pen.fillText(names[index], begin, top + 4);
     }
   }
 
