@@ -245,7 +245,8 @@ def _edits(app: FastAPI, fake: FakeService) -> None:
             return problem(409, "The edit was not evaluated.")
         if verb == "evaluate":
             found["evaluation"] = fake.content.edit_evaluation()
-        found["status"] = {"evaluate": "evaluated", "activate": "active", "revert": "reverted"}[verb]
+        became = {"evaluate": "evaluated", "activate": "active", "revert": "reverted"}
+        found["status"] = became[verb]
         return found
 
 

@@ -87,7 +87,8 @@ class Page:
 
     def labelled(self, words: str) -> Any:
         """The control inside the label that begins with these words."""
-        path = f"//main//label[span[normalize-space()={words!r}]]//*[self::input or self::select or self::textarea]"
+        control = "*[self::input or self::select or self::textarea]"
+        path = f"//main//label[span[normalize-space()={words!r}]]//{control}"
         return self.until(
             lambda: (self.driver.find_elements("xpath", path) or [None])[0], f"no field {words}"
         )

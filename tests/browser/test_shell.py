@@ -48,8 +48,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(open_page: Open, photo: Path) -
     page.upload(photo)
     page.find(".step.logit")
     page.run("document.querySelector('.step button.name').focus()")
-    picture = page.find(".of-concept img.thumb")
-    page.until(lambda: picture.get_attribute("src").startswith("blob:"), "no picture")
+    page.find(".of-concept img.thumb[src^='blob:']")
     page.reload()  # no second question
     assert not page.all("dialog")
     page.run("sessionStorage.clear()")

@@ -121,7 +121,8 @@ class Classes {
 // Without the route, the accuracies that were measured when the model was made.
 async function fromDetails(model, signal) {
   const { details } = await get(`/v1/models/${part(model.id)}`, {}, signal);
-  const measured = details.metrics?.accuracy?.test ?? {};
+  const written = details.metrics?.accuracy;
+  const measured = typeof written === "number" ? { dense: written } : (written?.test ?? {});
   const nec = Object.entries(measured)
     .filter(([name]) => name.startsWith("nec"))
     .map(([name, value]) => ({ effective_concepts: Number(name.slice(3)), accuracy: value }))
