@@ -13,7 +13,6 @@ from tests.api.conftest import client_for
 from tests.api.fakes import HOSTILE, FakePredictor, make_model_directory
 from tests.api.test_predictions import problem
 
-
 WEB = Path(pages.__file__).parents[1] / "web"
 
 
@@ -60,7 +59,7 @@ def test_scripts_never_build_markup(client: TestClient, name: str) -> None:
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["cache-control"] == "no-cache"
     ways = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(")
-    for way in (*ways, 'setAttribute("style"', "http://www.w3.org/1999"):
+    for way in (*ways, 'setAttribute("style"'):
         assert way not in script.text
     assert script.text.count("\n") < 400
     for imported in re.findall(r'^import .* from "(.*)";$', script.text, re.MULTILINE):

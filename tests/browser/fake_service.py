@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from api.routes import pages
 from tests.browser.fake_content import HOSTILE, NAMES, Content, data_address, picture
 
+
 @dataclass
 class FakeService:
     """What a test sets, and what the page sent."""

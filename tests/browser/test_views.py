@@ -83,6 +83,21 @@ def test_pointing_into_the_map(open_page: Open) -> None:
     page.sees("denim", ".map-card")
 
 
+def test_the_map_is_drawn_in_the_colours_of_the_page(open_page: Open) -> None:
+    page = open_page(FakeService(), "#/map")
+    page.sees("40 concepts in sight")
+    brightest = """
+      const canvas = document.querySelector('canvas');
+      const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      let most = 0;
+      for (let k = 0; k < data.length; k += 4) if (data[k + 3] > 200) most = Math.max(most, data[k]);
+      return most;
+    """
+    assert page.run(brightest) < 120
+    page.prefer(prefers_color_scheme="dark")
+    page.until(lambda: page.run(brightest) > 180, "not drawn anew")
+
+
 def test_without_a_map(open_page: Open) -> None:
     page = open_page(FakeService(without=frozenset({"map"})), "#/map")
     page.sees("This service has no map of the dictionary.")

@@ -103,7 +103,7 @@ function saving(context, operations, keep) {
   return h(
     "form",
     { on: { submit: save } },
-    refit ? null : button("Also fit the weights anew", () => keep([...operations, { op: "refit" }])),
+    refit ? null : h("p", {}, button("Also fit the weights anew", () => keep([...operations, { op: "refit" }]))),
     h(
       "div",
       { class: "row" },

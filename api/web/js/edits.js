@@ -184,7 +184,7 @@ async function audit(root, context) {
 
 function auditState(state) {
   const words = state.intact
-    ? `Intact: each of the ${plural(state.entries, "entry", "entries")} fits the one before.`
+    ? `Intact: ${plural(state.entries, "entry", "entries")}, each fits the one before.`
     : `Broken at entry ${state.broken_at}: somebody changed the record.`;
   return h("p", { class: state.intact ? "" : "failure" }, words);
 }

@@ -71,7 +71,7 @@ function aliases(context) {
 function aliasRow(one, remove) {
   return h(
     "li",
-    { class: "row" },
+    { class: "row centred" },
     h("b", {}, one.alias),
     h("span", {}, `→ ${one.model}`),
     one.author && h("span", { class: "hint" }, [one.author, one.reason].filter(Boolean).join(": ")),

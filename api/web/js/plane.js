@@ -202,8 +202,7 @@ export class Plane {
 
   draw() {
     const pen = this.canvas.getContext("2d");
-    const style = getComputedStyle(this.canvas);
-    const colour = (name) => style.getPropertyValue(name).trim();
+    const colour = (name) => this.colour(name);
     pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     pen.clearRect(0, 0, this.wide, this.high);
     pen.fillStyle = colour("--dot");
@@ -214,6 +213,12 @@ export class Plane {
     if (this.marked) this.drawPoints(pen, this.marked);
     this.drawNames(pen, colour);
     if (this.current !== null) this.drawCurrent(pen, colour);
+  }
+
+  // A canvas takes no light-dark(): the style sheet's colour as the browser resolves it.
+  colour(name) {
+    this.canvas.style.color = `var(${name})`;
+    return getComputedStyle(this.canvas).color;
   }
 
   radius(index) {
