@@ -105,6 +105,15 @@ class Content:
             ],
         }
 
+    def by_name(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The account of the best class with one part for the two concepts called red."""
+        parts = found["contributions"]
+        red = [part for part in parts if part["name"] == "red"]
+        code, total = (sum(part[key] for part in red) for key in ("code", "contribution"))
+        concepts = [part["concept"] for part in red]
+        whole = red[0] | {"name": "re", "code": code, "contribution": total, "concepts": concepts}
+        return found | {"contributions": [whole, *(part for part in parts if part not in red)]}
+
     def intervene(self, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         codes: dict[int, float] = {}
         for change in changes:

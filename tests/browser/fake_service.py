@@ -26,6 +26,7 @@ class FakeService:
     models: tuple[str, ...] = ("clothing", "second")
     key: str | None = None
     drift_enabled: bool = True
+    grouped: bool = False
     sent: list[tuple[str, Any]] = field(default_factory=list)
     busy: int = 0
     edits: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -95,6 +96,8 @@ def _add_models(app: FastAPI, fake: FakeService) -> None:
                 return problem(422, f"Image {upload.filename!r} cannot be used: it is truncated.")
         fake.sent.append(("predict", {"model": model, "nec": nec, "by": by}))
         found = content.decide({}, top_contributions, nec)
+        if fake.grouped and by == "name":
+            found = content.by_name(found)
         return {"model": model, "predictions": [found | {"image": upload.filename}]}
 
     @app.get("/v1/models/{model}/classes/{name:path}")

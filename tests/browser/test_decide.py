@@ -75,6 +75,23 @@ def test_a_switch_removes_a_concept_and_the_decision_stands_beside(
     assert not page.all(".moved")
 
 
+def test_several_concepts_of_one_name_change_together(open_page: Open, photo: Path) -> None:
+    fake = FakeService(grouped=True)
+    page = decided(open_page, photo, fake)
+    assert "re 2 concepts" in page.text(".step.concept")
+    page.click(".step.concept button[role=switch]")
+    page.find(".step.logit.moved")
+    removed = [{"concept": concept, "remove": True} for concept in (0, 6)]
+    assert fake.sent[-1] == ("intervene", removed)
+    assert signed(page.text(".step.concept .number")) == 0
+    page.click(".undo:not(:disabled)")
+    page.until(lambda: not page.all(".moved"), "not undone")
+    page.find(".step.concept input[type=range]").send_keys("\ue011")  # home
+    page.find(".step.logit.moved")
+    scaled = [{"concept": concept, "scale": 0} for concept in (0, 6)]
+    assert fake.sent[-1] == ("intervene", scaled)
+
+
 def test_a_slider_sets_a_code_by_keyboard(open_page: Open, photo: Path) -> None:
     fake = FakeService()
     page = decided(open_page, photo, fake)

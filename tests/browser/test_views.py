@@ -90,7 +90,9 @@ def test_the_map_is_drawn_in_the_colours_of_the_page(open_page: Open) -> None:
       const canvas = document.querySelector('canvas');
       const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
       let most = 0;
-      for (let k = 0; k < data.length; k += 4) if (data[k + 3] > 200) most = Math.max(most, data[k]);
+      for (let k = 0; k < data.length; k += 4) {
+        if (data[k + 3] > 200) most = Math.max(most, data[k]);
+      }
       return most;
     """
     assert page.run(brightest) < 120

@@ -19,16 +19,13 @@ export class Changes {
   }
 
   remove(row) {
-    this.byKey.set(row.key, { concept: target(row), remove: true });
+    this.byKey.set(row.key, { concepts: members(row), remove: true });
   }
 
   // A single concept is set; of a name all concepts are scaled alike.
   set(row, code) {
-    const change =
-      row.concepts.length > 1
-        ? { concept: target(row), scale: code / row.code }
-        : { concept: target(row), set: code };
-    this.byKey.set(row.key, change);
+    const how = row.concepts.length > 1 ? { scale: code / row.code } : { set: code };
+    this.byKey.set(row.key, { concepts: members(row), ...how });
   }
 
   restore(row) {
@@ -41,13 +38,15 @@ export class Changes {
     const code = concept.mean_code || (concept.max_code ?? 2) / 2 || 1;
     const most = concept.max_code || 2 * code;
     this.added.push({ concept: concept.concept, name: concept.name, code: 0, most });
-    this.byKey.set(`concept ${concept.concept}`, { concept: concept.concept, set: code });
+    this.byKey.set(`concept ${concept.concept}`, { concepts: [concept.concept], set: code });
   }
 
-  // As the service takes them.
+  // As the service takes them, by number: several concepts may be shown under a part of a name.
   list() {
-    return [...this.byKey.values()];
+    return [...this.byKey.values()].flatMap(({ concepts, ...how }) =>
+      concepts.map((concept) => ({ concept, ...how })),
+    );
   }
 }
 
-const target = (row) => (row.concepts.length > 1 ? row.name : row.concept);
+const members = (row) => (row.concepts.length > 1 ? row.concepts : [row.concept]);
