@@ -43,6 +43,7 @@ class FakeService:
         app.include_router(pages.router)
         app.middleware("http")(self._guard)
         _add_models(app, self)
+        _add_registry(app, self)
         _add_dictionary(app, self)
         for name, add in _ROOMS.items():
             if name not in self.without:
@@ -105,6 +106,8 @@ def _add_models(app: FastAPI, fake: FakeService) -> None:
         listed = content.weights_of(name)
         return {"index": 0, "class": name, "bias": 0.1} | page("weights", listed, limit, offset)
 
+
+def _add_registry(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/aliases")
     def aliases() -> Any:
         return page("aliases", list(fake.aliases.values()), 500, 0)

@@ -85,6 +85,7 @@ def test_pointing_into_the_map(open_page: Open) -> None:
 
 def test_the_map_is_drawn_in_the_colours_of_the_page(open_page: Open) -> None:
     page = open_page(FakeService(), "#/map")
+    page.expected = ("willReadFrequently",)  # advice to this test, not to the page
     page.sees("40 concepts in sight")
     brightest = """
       const canvas = document.querySelector('canvas');
