@@ -88,7 +88,8 @@ def test_back_and_reload_keep_the_view(open_page: Open) -> None:
     for name, title in (("Concepts", "Concepts"), ("Jobs", "Jobs"), ("Drift", "Drift")):
         page.press(name, "header")
         page.sees(title, "h1")
-    assert page.run("return document.activeElement.tagName") == "H1"
+    focused = "return document.activeElement.tagName"
+    page.until(lambda: page.run(focused) == "H1", "the title has no focus")
     assert page.driver.title == "Drift · dncbm"
     page.driver.back()
     page.sees("Jobs", "h1")
