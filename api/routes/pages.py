@@ -1,5 +1,6 @@
 """What a browser sees: the page, the description of the API, the report."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ router = APIRouter(include_in_schema=False)
 report_router = APIRouter(include_in_schema=False)
 
 _WEB = Path(__file__).parents[1] / "web"
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_ASSETS = {
+    path.relative_to(_WEB).as_posix(): _KINDS[path.suffix]
+    for path in sorted(_WEB.rglob("*"))
+    if path.suffix in _KINDS
+}
+"""Style, scripts and icon, with their types; listed once, so that no request names a path."""
+VIEWS = ("Decide", "Concepts", "Classes", "Map", "Jobs", "Drift", "Models")
+_PARAMETER = re.compile(r"\{[^}]*\}")
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
@@ -41,14 +50,28 @@ def _page(template: str, **values: Any) -> HTMLResponse:
 
 @router.get("/")
 def index(request: Request, service: ServiceDep) -> HTMLResponse:
-    """The page: drop a photo, read the reasons."""
+    """The shell of the page; its scripts draw the views from the answers of the API."""
+    models = service.registry.models
     return _page(
         "index.html",
-        models=service.registry.models,
+        models=models,
+        views=VIEWS,
+        routes=_routes(request.app.openapi()),
+        reports=[model.id for model in models if model.report.is_file()],
         needs_key=service.keys.is_asked,
         base=str(request.base_url).rstrip("/"),
         max_mebibytes=service.options.max_upload_bytes / (1 << 20),
     )
+
+
+def _routes(document: dict[str, Any]) -> list[str]:
+    """What the service offers, as `GET /v1/models/{}/drift`: the page hides what is not there."""
+    return [
+        f"{method.upper()} {_PARAMETER.sub('{}', path)}"
+        for path, operations in document["paths"].items()
+        for method in operations
+        if path.startswith("/v1/")
+    ]
 
 
 @router.get("/docs")
@@ -70,12 +93,14 @@ def docs(request: Request) -> HTMLResponse:
     )
 
 
-@router.get("/web/{name}")
+@router.get("/web/{name:path}")
 def asset(name: str) -> FileResponse:
-    """Style and script of the page; the names are a fixed list."""
+    """Style and scripts of the page; the names are a fixed list."""
     if name not in _ASSETS:
         raise NotFound(f"There is no file {name[:100]!r} here.")
-    return FileResponse(_WEB / name, media_type=_ASSETS[name])
+    # Asked for anew each time, so that scripts of two versions never meet in one page.
+    headers = {"Cache-Control": "no-cache"}
+    return FileResponse(_WEB / name, media_type=_ASSETS[name], headers=headers)
 
 
 @report_router.get("/report")
