@@ -5,13 +5,12 @@
 Nothing happens at import; `application` reads the settings and loads the models.
 """
 
-from pathlib import Path
-
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from api.encoders import SharedEncoders
 from api.main import create_app
-from api.registry import ServedPredictor, open_registry
+from api.registry import open_registry
 from api.settings import Settings
 from dncbm.errors import InvalidInput
 
@@ -23,13 +22,13 @@ def application() -> FastAPI:
         InvalidInput: a `DNCBM_*` variable is missing or wrong, or there is no model.
     """
     settings = read_settings()
-
-    def load(path: Path) -> ServedPredictor:
-        from dncbm.predictor import Predictor  # heavy: only when a model is really loaded
-
-        return Predictor.load(path, device=settings.device)
-
-    return create_app(open_registry(settings.model_dir, load), settings.options())
+    encoders = SharedEncoders(
+        settings.device,
+        backend=settings.backend,
+        max_batch=settings.max_batch,
+        wait_seconds=max(1.0, settings.wait_seconds),
+    )
+    return create_app(open_registry(settings.model_dir, encoders.load), settings.options())
 
 
 def read_settings() -> Settings:

@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -45,7 +46,8 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
         case "multipart/form-data":
             return await _from_form(request, options)
         case "application/json":
-            return _from_json(await request.body(), options)
+            # base64 of megabytes takes a while, which the event loop must not spend
+            return await run_in_threadpool(_from_json, await request.body(), options)
         case _:
             raise UnsupportedMedia(content_type or "(none)")
 

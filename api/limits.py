@@ -10,6 +10,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
 
 
+class Turn:
+    """A slot that is held; belongs to one thread."""
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots: threading.Semaphore | None = slots
+
+    def end(self) -> None:
+        """Hand the slot to the next one who waits; again is harmless."""
+        if self._slots is not None:
+            self._slots.release()
+        self._slots = None
+
+
 class InferenceLimiter:
     """At most `concurrency` calls run, at most `waiting` wait, nobody waits for long."""
 
@@ -39,8 +52,12 @@ class InferenceLimiter:
             )
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the inference slots, waiting for it in bounded company and time."""
+    def slot(self) -> Iterator["Turn"]:
+        """Hold one of the inference slots, waiting for it in bounded company and time.
+
+        Who goes on with little (a batcher computes for many) may hand the slot on with
+        `Turn.end`; the call still counts as admitted until it is done.
+        """
         with self._lock:
             self.refuse_when_full()
             self._admitted += 1
@@ -50,10 +67,11 @@ class InferenceLimiter:
                     f"No inference slot became free within {self._wait_seconds:g} s. "
                     "Try again shortly."
                 )
+            turn = Turn(self._slots)
             try:
-                yield
+                yield turn
             finally:
-                self._slots.release()
+                turn.end()
         finally:
             with self._lock:
                 self._admitted -= 1

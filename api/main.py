@@ -4,7 +4,9 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 
+from api.encoders import batcher_of
 from api.errors import install_error_handlers
+from api.lifespan import lifespan
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.metrics import Metrics, ObserveRequests
 from api.registry import Registry
@@ -37,9 +39,13 @@ def create_app(registry: Registry, options: ServiceOptions | None = None) -> Fas
         openapi_tags=_TAGS,
         docs_url=None,  # Swagger's page loads scripts from elsewhere; ours is in pages.py
         redoc_url=None,
+        lifespan=lifespan,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
     app.state.service = Service(registry, options, limiter, uploads, metrics)
+    for model in registry.models:
+        if batcher := batcher_of(model.predictor):
+            batcher.on_pass = metrics.count_pass
     install_error_handlers(app)
     _add_routes(app)
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes)

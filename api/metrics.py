@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.limits import InferenceLimiter
 
+_PASS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -31,6 +32,12 @@ class Metrics:
         self._images = Counter(
             "dncbm_images_total", "Images predicted.", ["model"], registry=self._registry
         )
+        self._passes = Histogram(
+            "dncbm_encoder_pass_images",
+            "Images of one pass of an encoder.",
+            registry=self._registry,
+            buckets=_PASS_BUCKETS,
+        )
         busy = Gauge("dncbm_inference_admitted", "Running or waiting.", registry=self._registry)
         busy.set_function(lambda: limiter.admitted)
 
@@ -42,6 +49,10 @@ class Metrics:
     def count_images(self, model: str, number: int) -> None:
         """Count predicted images."""
         self._images.labels(model).inc(number)
+
+    def count_pass(self, images: int) -> None:
+        """Note how many images an encoder took together."""
+        self._passes.observe(images)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -20,9 +20,9 @@ class ServiceOptions:
     max_images: int = 32
     """Most images in one request."""
     concurrency: int = 2
-    """Inference calls that run at the same time."""
-    waiting: int = 16
-    """Inference calls that may wait for a turn; more are answered 503 at once."""
+    """Calls that decode or explain at the same time."""
+    waiting: int = 32
+    """Calls that may wait for a turn, or for the encoder; more are answered 503 at once."""
     wait_seconds: float = 10.0
     """Longest wait for a turn before 503."""
     read_seconds: float = 60.0
@@ -39,11 +39,15 @@ class Settings(BaseSettings):
 
     model_dir: Path = Field(description="A model directory, or a folder that holds several.")
     device: str = Field(default="auto", description="auto, cpu or cuda.")
+    backend: str = Field(default="torch", description="What embeds photos; auto measures.")
+    max_batch: int = Field(default=32, ge=1, le=1024, description="Images of one encoder pass.")
+    drift: bool = Field(default=False, description="Compare live codes with the training data.")
+    drift_seconds: float = Field(default=30.0, gt=0, le=86400)
     max_upload_bytes: int = Field(default=ServiceOptions().max_upload_bytes, ge=1)
     max_pixels: int = Field(default=ServiceOptions().max_pixels, ge=1)
     max_images: int = Field(default=ServiceOptions().max_images, ge=1)
     concurrency: int = Field(default=ServiceOptions().concurrency, ge=1, le=16)
-    waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=16)
+    waiting: int = Field(default=ServiceOptions().waiting, ge=0, le=256)
     wait_seconds: float = Field(default=ServiceOptions().wait_seconds, ge=0, le=3600)
     read_seconds: float = Field(default=ServiceOptions().read_seconds, gt=0, le=3600)
     api_key: SecretStr | None = Field(default=None, min_length=1)

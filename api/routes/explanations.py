@@ -7,10 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from PIL import Image
 
 from api.images import Upload, check_pixels, decode_uploads
+from api.inference import as_json
 from api.routes.predictions import UPLOAD_BODY, UPLOAD_PROBLEMS, read_photos
 from api.schemas import AttributionOut, ExplainAnswer, ImageExplanation
 from api.service import ModelDep, Nec, ServiceDep
@@ -65,6 +66,7 @@ async def read_wanted(
     "/{model}/explain",
     summary="Show where classes, concepts and texts come from",
     openapi_extra=UPLOAD_BODY,
+    response_model=ExplainAnswer,
     responses=UPLOAD_PROBLEMS,
 )
 def explain(
@@ -74,7 +76,7 @@ def explain(
     wanted: Annotated[Wanted, Depends(read_wanted)],
     nec: Nec = None,
     arrays: Annotated[bool, Query(description="Add the numbers of each map.")] = False,
-) -> ExplainAnswer:
+) -> Response:
     """Per photo the maps asked for, else those of the predicted class and its top concepts.
 
     Of an exact map `value` = sum of the map + `position` + `bias`; a post hoc one tells where,
@@ -94,7 +96,7 @@ def explain(
             nec=nec,
         )
     service.metrics.count_images(model.id, len(found))
-    return ExplainAnswer(
+    answer = ExplainAnswer(
         model=model.id,
         explanations=[
             ImageExplanation(
@@ -105,6 +107,7 @@ def explain(
             for upload, image, items in zip(uploads, images, found, strict=True)
         ],
     )
+    return as_json(answer)
 
 
 def _numbers(items: list[str]) -> list[int | str]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter
 
+from api.encoders import serving_details
 from api.registry import ServedModel
 from api.schemas import (
     ClassList,
@@ -44,7 +45,8 @@ def list_models(service: ServiceDep, paging: PagingDep) -> ModelList:
 @router.get("/{model}", summary="Describe a model")
 def describe_model(model: ModelDep) -> ModelDetail:
     """Classes, recipe, fingerprints and measurements of a model."""
-    return ModelDetail(**_fields(model), details=model.predictor.describe())
+    details = model.predictor.describe() | {"serving": serving_details(model.predictor)}
+    return ModelDetail(**_fields(model), details=details)
 
 
 @router.get("/{model}/classes", summary="List the classes of a model")

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from api.errors import UploadAborted
-from api.images import Upload, check_pixels, decode_uploads, read_uploads
+from api.images import Upload, read_uploads
+from api.inference import as_json, predict_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
 from dncbm.types import ListedBy
@@ -97,6 +98,7 @@ async def read_photos(request: Request, service: ServiceDep) -> list[Upload]:
     "/{model}/predict",
     summary="Classify photos and explain the decisions",
     openapi_extra=UPLOAD_BODY,
+    response_model=PredictAnswer,
     responses=UPLOAD_PROBLEMS | {200: {"content": {"application/json": {"example": _EXAMPLE}}}},
 )
 def predict(
@@ -107,23 +109,24 @@ def predict(
     top_contributions: Annotated[int, Query(ge=0, le=1000, description="Parts listed.")] = 5,
     top_classes: Annotated[int, Query(ge=1, le=1000, description="Classes listed.")] = 1,
     by: By = "concept",
-) -> PredictAnswer:
+) -> Response:
     """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly."""
     model.check_nec(nec)
-    check_pixels(uploads, service.options)
-    with service.limiter.slot():
-        rankings = model.predictor.predict(
-            decode_uploads(uploads, service.options),
-            top_contributions=top_contributions,
-            top_classes=top_classes,
-            nec=nec,
-            by=by,
+    rankings = predict_uploads(
+        service,
+        model,
+        uploads,
+        top_contributions=top_contributions,
+        top_classes=top_classes,
+        nec=nec,
+        by=by,
+    )
+    return as_json(
+        PredictAnswer(
+            model=model.id,
+            predictions=[
+                ImagePrediction.ranked(upload.name, ranking)
+                for upload, ranking in zip(uploads, rankings, strict=True)
+            ],
         )
-    service.metrics.count_images(model.id, len(rankings))
-    return PredictAnswer(
-        model=model.id,
-        predictions=[
-            ImagePrediction.ranked(upload.name, ranking)
-            for upload, ranking in zip(uploads, rankings, strict=True)
-        ],
     )
