@@ -1,11 +1,13 @@
 """Prometheus metrics of one application: request counts and latencies by route."""
 
+import math
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.limits import InferenceLimiter
+from dncbm.drift.monitor import DriftMonitor
 
 _PASS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -38,6 +40,12 @@ class Metrics:
             registry=self._registry,
             buckets=_PASS_BUCKETS,
         )
+        self._shifted = Gauge(
+            "dncbm_drift_share_shifted",
+            "Share of the tested concepts that became clearly more or less frequent.",
+            ["model"],
+            registry=self._registry,
+        )
         busy = Gauge("dncbm_inference_admitted", "Running or waiting.", registry=self._registry)
         busy.set_function(lambda: limiter.admitted)
 
@@ -53,6 +61,11 @@ class Metrics:
     def count_pass(self, images: int) -> None:
         """Note how many images an encoder took together."""
         self._passes.observe(images)
+
+    def watch_drift(self, model: str, monitor: DriftMonitor) -> None:
+        """Show the share of shifted concepts of a model, NaN while none can be tested."""
+        gauge = self._shifted.labels(model)
+        gauge.set_function(lambda: math.nan if (s := monitor.share_shifted) is None else s)
 
     def render(self) -> bytes:
         """The text exposition format."""

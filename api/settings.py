@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu or cuda.")
     backend: str = Field(default="torch", description="What embeds photos; auto measures.")
     max_batch: int = Field(default=32, ge=1, le=1024, description="Images of one encoder pass.")
+    state_dir: Path | None = Field(default=None, description="Default: .dncbm in the model dir.")
+    database_url: SecretStr | None = Field(default=None, min_length=1)
     drift: bool = Field(default=False, description="Compare live codes with the training data.")
     drift_seconds: float = Field(default=30.0, gt=0, le=86400)
     max_upload_bytes: int = Field(default=ServiceOptions().max_upload_bytes, ge=1)

@@ -41,6 +41,7 @@ from pipelines.cli_parts import (
     show_version,
 )
 from pipelines.console import configure_logging, progress_listener, run_guarded
+from pipelines.drift_cli import drift
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.targets import Targets, numbers
 from pipelines.workspace import Workspace
@@ -385,6 +386,9 @@ def doctor(
             "Some parts were made from others than the ones beside them (stale, above). Run "
             "their stages again: discover, name, bottleneck, report."
         )
+
+
+app.command()(drift)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 A pass over many images costs far less than as many passes over one, so calls that come while a
 pass runs are put together into the next. A call that comes alone starts at once: a pass waits
 only for calls that said beforehand that they are on their way (`Batcher.expected`), and for
-these no longer than `linger` seconds. An image gets the same embedding in any company up to
+these a few milliseconds at most. An image gets the same embedding in any company up to
 rounding, since products of another size may be summed in another order.
 """
 
@@ -33,6 +33,7 @@ Embed = Callable[[Tensor], Tensor]
 MAX_BATCH = 32
 """Images of one pass: throughput is flat beyond it."""
 LINGER = 0.004
+_BUSY_PATIENCE = 4
 _CLEARLY_FASTER = 1.15
 _TRIES = 5
 
@@ -55,7 +56,8 @@ class Batcher:
         streams: passes at the same time, and threads of each.
         alone_threads: threads of a pass while no other runs; see `threads_alone`.
         max_batch: most images of a pass; a single call may have more.
-        linger: seconds that a pass waits for expected calls.
+        linger: seconds that a pass waits for expected calls; four times as long while other
+            passes run.
         wait_seconds: longest wait of a call for its rows.
 
     Raises:
@@ -158,12 +160,16 @@ class Batcher:
                 while True:
                     self._changed.wait_for(lambda: self._waiting or self._is_closed)
                     if self._expected:
-                        self._changed.wait_for(self._is_complete, timeout=self._linger)
+                        self._changed.wait_for(self._is_complete, timeout=self._patience())
                     calls = self._taken()
                     if calls or (self._is_closed and not self._waiting):
                         return calls
             finally:
                 self._free -= 1
+
+    def _patience(self) -> float:
+        """Seconds to wait for expected calls: more while other streams keep the cores busy."""
+        return self._linger * (1 if self._free == self.streams.count else _BUSY_PATIENCE)
 
     def _is_complete(self) -> bool:
         """Whether nothing is gained by waiting longer."""
