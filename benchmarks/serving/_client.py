@@ -1,6 +1,7 @@
 """The service as a process of its own, and clients that cost little: raw HTTP over asyncio."""
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -25,6 +26,8 @@ class Level:
     """Of answers with status 200."""
     statuses: Counter[int] = field(default_factory=Counter)
     """0 stands for a connection that broke."""
+    cpu_seconds: float = 0.0
+    """Of the service, all threads."""
 
     @property
     def rate(self) -> float:
@@ -55,7 +58,9 @@ class Served:
     def __enter__(self) -> "Served":
         command = [sys.executable, "-m", "uvicorn", "--factory", "api.asgi:application"]
         options = ["--port", str(self.port), "--log-level", "error"]
-        self._process = subprocess.Popen([*command, *options], env=self._environment)
+        self._process = subprocess.Popen(
+            [*command, *options], env=self._environment, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -69,6 +74,12 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(30)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def resident_mib(self) -> float:
@@ -88,20 +99,22 @@ class Served:
     def load(self, photos: Sequence[bytes], clients: int, seconds: float) -> Level:
         """So many clients, each asking again as soon as it is answered."""
         requests = [self.request(photo) for photo in photos]
-        return asyncio.run(_all(self.port, requests, clients, seconds))
+        before = self.cpu_seconds
+        level = asyncio.run(_all(self.port, requests, clients, seconds))
+        level.cpu_seconds = self.cpu_seconds - before
+        return level
 
     def load_and_probe(
         self, photos: Sequence[bytes], clients: int, seconds: float
     ) -> tuple[Level, Level]:
         """The same, and what `/healthz` answered meanwhile, asked every 20 ms."""
-        requests = [self.request(photo) for photo in photos]
-
-        async def both() -> tuple[Level, Level]:
-            load = asyncio.create_task(_all(self.port, requests, clients, seconds))
-            health = asyncio.create_task(_probe(self.port, seconds))
-            return await load, await health
-
-        return asyncio.run(both())
+        # from a process of its own, which the clients do not keep waiting
+        command = [sys.executable, "-m", "benchmarks.serving._client"]
+        options = [str(self.port), str(seconds)]
+        prober = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        level = self.load(photos, clients, seconds)
+        told = json.loads(prober.communicate(timeout=60)[0])
+        return level, Level(seconds, told["latencies"], Counter({200: told["answers"]}))
 
 
 async def _all(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Level:
@@ -154,3 +167,8 @@ async def _answer(reader: asyncio.StreamReader) -> int:
         return int(head[9:12])
     except (asyncio.IncompleteReadError, ConnectionError):
         return 0
+
+
+if __name__ == "__main__":
+    seen = asyncio.run(_probe(int(sys.argv[1]), float(sys.argv[2])))
+    print(json.dumps({"latencies": seen.latencies, "answers": seen.statuses[200]}))

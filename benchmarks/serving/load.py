@@ -103,6 +103,24 @@ class Bare:
             done = sum(pool.map(passes, range(self._cores)))
         return done / (time.perf_counter() - start)
 
+    def rows(self, ones: Sequence[float], rates: Sequence[float]) -> list[Row]:
+        """For the table: medians over the turns, and processor time on one thread."""
+        torch.set_num_threads(1)
+        batch = len(self._pixels)
+        encode = self._predictor.encoder.encode_images
+        return [
+            {
+                "what": "bare decode + encode, 1",
+                "p50_ms": 1000 * statistics.median(ones),
+                "cpu_ms_per_image": _cpu_ms(self._decode_and_encode, 1),
+            },
+            {
+                "what": f"bare pass, {batch}",
+                "images_per_s": statistics.median(rates),
+                "cpu_ms_per_image": _cpu_ms(lambda: encode(self._pixels), batch),
+            },
+        ]
+
     def _decode_and_encode(self) -> None:
         self._predictor.embed([decode_image(self._photos[0])])
 
@@ -123,6 +141,16 @@ class Bare:
             ]
             notes[f"after_the_encoder_share_batch_{batch}"] = round(statistics.median(shares), 4)
         return notes
+
+
+def _cpu_ms(run: Callable[[], object], images: int) -> float:
+    """Processor time per image of this process, which other work on the machine hardly changes."""
+    run()
+    start = time.process_time()
+    turns = 5
+    for _ in range(turns):
+        run()
+    return 1000 * (time.process_time() - start) / turns / images
 
 
 def _repeated(run: Callable[[], object], seconds: float) -> list[float]:
@@ -154,6 +182,7 @@ def _levels(
             level.seconds += found.seconds
             level.latencies += found.latencies
             level.statuses += found.statuses
+            level.cpu_seconds += found.cpu_seconds
             if clients == 1:
                 latency.append(found.quantile(0.5) / ones[-1])
             else:
@@ -178,6 +207,7 @@ def _row(what: str, level: Level) -> Row:
         "images_per_s": level.rate,
         "p50_ms": 1000 * level.quantile(0.5),
         "p99_ms": 1000 * level.quantile(0.99),
+        "cpu_ms_per_image": 1000 * level.cpu_seconds / max(1, len(level.latencies)),
         "refused_503": level.statuses[503],
         "failures": level.failures,
     }

@@ -239,10 +239,7 @@ def as_bad_form(what: str, data: bytes, draw: random.Random) -> Hostile:
         "odd boundary": (f"multipart/form-data; boundary={'x' * 5000}", _part(data) + _END),
         "charset": (f"{FORM}; charset={draw.choice(['utf-16', 'rot13', 'x'])}", _part(data) + _END),
         "nested": (FORM, _part(nested) + _END),
-        "huge header": (
-            FORM,
-            _part(data, b'name="image"; filename="' + b"a" * 90_000 + b'"') + _END,
-        ),
+        "huge header": (FORM, _part(data, long_name) + _END),
         "many headers": (FORM, _part(data, b'name="image"\r\n' + b"X-A: b\r\n" * 3000) + _END),
         "many parts": (FORM, _part(b"") * 1500 + _END),
         "no name": (FORM, _part(data, b'filename="p.jpg"') + _END),
