@@ -5,15 +5,18 @@
 
 import ctypes
 import gc
+import io
 import itertools
 import logging
 import os
 import re
+import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.api.conftest import build, client_for
 from tests.api.fakes import FakePredictor
@@ -97,6 +100,14 @@ def test_each_format_cut_at_every_kind_of_place(send, name: str) -> None:
         check(upload, send(upload))
     whole = send(as_form(name, data, None))
     assert whole.status_code == (422 if name == "avif" else 200)
+
+
+def test_a_float_picture_of_signalling_nan(send) -> None:
+    tiff = valid_pictures()["float tiff"]
+    pixels = Image.open(io.BytesIO(tiff)).tobytes()
+    nan = struct.pack("<I", 0x7FA00000) * (len(pixels) // 4)
+    assert pixels in tiff
+    assert send(as_form("NaN", tiff.replace(pixels, nan), None)).status_code == 200
 
 
 def test_the_same_seed_gives_the_same_uploads() -> None:
