@@ -15,10 +15,12 @@ from fastapi import FastAPI
 
 from api.configuration import load_settings
 from api.curation import Curation
+from api.drift import DriftWatch
+from api.encoders import SharedEncoders
 from api.logs import configure_logging
 from api.main import create_app
 from api.readiness import Check, database_answers, folder_writable, worker_alive
-from api.registry import ServedPredictor, open_registry
+from api.registry import open_registry
 from api.settings import Settings
 from api.tracing import export_spans
 from dncbm.curation.store import CurationStore
@@ -47,26 +49,41 @@ def application() -> FastAPI:
 
 def assemble(settings: Settings) -> FastAPI:
     """The service that these settings describe; raises like `application`."""
-
-    def load(path: Path) -> ServedPredictor:
-        from dncbm.predictor import Predictor  # heavy: only when a model is really loaded
-
-        return Predictor.load(path, device=settings.device)
-
     if settings.otel:
         export_spans()
+    encoders = SharedEncoders(
+        settings.device,
+        backend=settings.backend,
+        max_batch=settings.max_batch,
+        wait_seconds=max(1.0, settings.wait_seconds),
+    )
     database = open_database(settings)
     if database is None:
-        return create_app(open_registry(settings.model_dir, load), settings.options())
-    store = RegistryStore(database, settings.model_dir)
-    registry = open_registry(settings.model_dir, load, store=store, lazy=settings.lazy)
+        _refuse_drift(settings)
+        return create_app(open_registry(settings.model_dir, encoders.load), settings.options())
+    drift = DriftWatch(database, settings.drift_seconds) if settings.drift else None
+    registry = open_registry(
+        settings.model_dir,
+        drift.watching(encoders.load) if drift else encoders.load,
+        store=RegistryStore(database, settings.model_dir),
+        lazy=settings.lazy,
+    )
     return create_app(
         registry,
         settings.options(),
         checks=_checks(settings, database),
         curation=Curation(CurationStore(database), registry, settings.state),
         jobs=JobClient(places_of(settings)),
+        drift=drift,
     )
+
+
+def _refuse_drift(settings: Settings) -> None:
+    if settings.drift:
+        raise Unavailable(
+            f"Drift is kept in the state folder {settings.state}, which cannot be written. Set "
+            "DNCBM_STATE_DIR to one that can be, or unset DNCBM_DRIFT."
+        )
 
 
 def places_of(settings: Settings) -> Places:

@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -73,7 +74,8 @@ async def read_uploads_and(
         case "multipart/form-data":
             return await _from_form(request, options, field)
         case "application/json":
-            return _from_json(await request.body(), options, field)
+            # base64 of megabytes takes a while, which the event loop must not spend
+            return await run_in_threadpool(_from_json, await request.body(), options, field)
         case _:
             raise UnsupportedMedia(content_type or "(none)")
 

@@ -2,12 +2,25 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
+
+
+class Turn:
+    """A slot that is held; belongs to one thread."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
+
+    def end(self) -> None:
+        """Hand the slot to the next one who waits; again is harmless."""
+        if self._release is not None:
+            self._release()
+        self._release = None
 
 
 class InferenceLimiter:
@@ -45,8 +58,12 @@ class InferenceLimiter:
             )
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the inference slots, waiting for it in bounded company and time."""
+    def slot(self) -> Iterator["Turn"]:
+        """Hold one of the inference slots, waiting for it in bounded company and time.
+
+        Who goes on with little (a batcher computes for many) may hand the slot on with
+        `Turn.end`; the call still counts as admitted until it is done.
+        """
         with self._lock:
             self.refuse_when_full()
             self._admitted += 1
@@ -56,15 +73,19 @@ class InferenceLimiter:
                     f"No inference slot became free within {self._wait_seconds:g} s. "
                     "Try again shortly."
                 )
+            self._count_running(1)
+            turn = Turn(self._release)
             try:
-                self._count_running(1)
-                yield
+                yield turn
             finally:
-                self._count_running(-1)
-                self._slots.release()
+                turn.end()
         finally:
             with self._lock:
                 self._admitted -= 1
+
+    def _release(self) -> None:
+        self._count_running(-1)
+        self._slots.release()
 
     def _count_running(self, change: int) -> None:
         with self._lock:

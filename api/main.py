@@ -12,18 +12,22 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api.browse import Browsers
 from api.conditional import NotModified, not_modified
 from api.curation import Curation
+from api.drift import DriftWatch
+from api.encoders import batcher_of
 from api.errors import AnswerFailures, install_error_handlers
 from api.keys import KeyRing
 from api.lifecycle import Drain, Lifecycle
+from api.lifespan import lifespan
 from api.limits import BodyLimit, InferenceLimiter, UploadLimiter
 from api.logs import LogRequests
 from api.metrics import Metrics, ObserveRequests
 from api.openapi import describe
 from api.rates import RateLimiter
 from api.readiness import Check, Readiness
-from api.registry import Registry
+from api.registry import Registry, ServedModel
 from api.routes import browse, dictionaries, explanations, health, models, pages, predictions, v2
 from api.routes import curation as curation_routes
+from api.routes import drift as drift_routes
 from api.routes import jobs as job_routes
 from api.routes import registry as registry_routes
 from api.routes.predictions import NDJSON
@@ -46,6 +50,7 @@ _TAGS = [
         "name": "protocol",
         "description": "The Open Inference Protocol of KServe and Triton.",
     },
+    {"name": "drift", "description": "Do live photos look like the training photos."},
     {"name": "health", "description": "Is the service up, and how is it doing."},
 ]
 
@@ -63,6 +68,7 @@ def create_app(
     tracer: Tracer | None = None,
     curation: Curation | None = None,
     jobs: JobClient | None = None,
+    drift: DriftWatch | None = None,
 ) -> FastAPI:
     """The service for the models of `registry`; reads no environment, and of files the keys file.
 
@@ -73,6 +79,7 @@ def create_app(
         tracer: where spans go; by default as `options.otel` says.
         curation: serves the active edits of the models, and makes new ones.
         jobs: takes and shows jobs.
+        drift: watches the concepts of live photos.
     """
     options = options or ServiceOptions()
     limiter = InferenceLimiter(options.concurrency, options.waiting, options.wait_seconds)
@@ -87,6 +94,7 @@ def create_app(
         openapi_tags=_TAGS,
         docs_url=None,  # Swagger's page loads scripts from elsewhere; ours is in pages.py
         redoc_url=None,
+        lifespan=lifespan,
         responses={422: _PROBLEM | {"description": "The request breaks a rule."}},
     )
     service = Service(
@@ -105,6 +113,9 @@ def create_app(
     )
     app.state.service = service
     app.state.browsers = Browsers(options, limiter)
+    app.state.drift = drift
+    app.state.on_shutdown = [drift.close] if drift else []
+    registry.follow(partial(_watch, metrics, drift))
     if curation is not None:
         curation.refresh()
     app.add_exception_handler(NotModified, not_modified)
@@ -113,6 +124,14 @@ def create_app(
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     _add_middleware(app, service, tracer)
     return app
+
+
+def _watch(metrics: Metrics, drift: DriftWatch | None, model: ServedModel) -> None:
+    """Show the passes and the drift of a model that has come."""
+    if batcher := batcher_of(model.predictor):
+        batcher.on_pass = metrics.count_pass
+    if drift and (monitor := drift.monitor(model.path)):
+        metrics.watch_drift(model.id, monitor)
 
 
 def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
@@ -161,7 +180,7 @@ def _add_routes(app: FastAPI) -> None:
     }
     rooms = (
         predictions, explanations, models, dictionaries, browse, curation_routes, job_routes,
-        registry_routes,
+        registry_routes, drift_routes,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router, dependencies=strict, responses=refused)

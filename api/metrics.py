@@ -4,6 +4,7 @@ Labels are route patterns, served models, statuses and fixed words: they cannot 
 visitors type.
 """
 
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from api.limits import InferenceLimiter, UploadLimiter
 from api.logs import route_of
 from api.tracing import Tracer
 from dncbm.artifacts import package_version
+from dncbm.drift.monitor import DriftMonitor
 from dncbm.stages import listening
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -74,6 +76,12 @@ class Metrics:
             "Images of one pass of an encoder.",
             registry=self._registry,
             buckets=_PASS_BUCKETS,
+        )
+        self._shifted = Gauge(
+            "dncbm_drift_share_shifted",
+            "Share of the tested concepts that became clearly more or less frequent.",
+            ["model"],
+            registry=self._registry,
         )
         self._watch(limiter, uploads, lifecycle)
         self._describe()
@@ -136,8 +144,11 @@ class Metrics:
                 yield
         finally:
             self._stages.labels(name).observe(time.perf_counter() - started)
-            if name == "encode":
-                self.count_pass(images)
+
+    def watch_drift(self, model: str, monitor: DriftMonitor) -> None:
+        """Show the share of shifted concepts of a model, NaN while none can be tested."""
+        gauge = self._shifted.labels(model)
+        gauge.set_function(lambda: math.nan if (s := monitor.share_shifted) is None else s)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -201,6 +201,7 @@ class Registry:
         self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
         self._known: set[str] = set()  # ids of the store that can be loaded
         self._refused: dict[str, str] = {}  # fingerprint that could not be loaded, by id
+        self._on_model: Callable[[ServedModel], None] = lambda _: None
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one at a time: each takes seconds and memory
 
@@ -246,6 +247,12 @@ class Registry:
         """Offer a model, in place of one of the same id; requests under way keep the old one."""
         with self._lock:
             self._models[model.id] = model
+
+    def follow(self, on_model: Callable[[ServedModel], None]) -> None:
+        """Call `on_model` for each model in memory, and for each that is loaded later."""
+        self._on_model = on_model
+        for model in self.loaded:
+            on_model(model)
 
     def refresh(self) -> None:
         """Load what is not yet, or was made again; drop what vanished. One failure stops nothing.
@@ -297,6 +304,7 @@ class Registry:
                 self._models[record.id] = made
                 self._versions[record.id] = record.cbm
                 self._refused.pop(record.id, None)
+            self._on_model(made)
             return made
 
     def _drop(self, missing: set[str]) -> None:

@@ -47,9 +47,9 @@ class ServiceOptions:
     max_images: int = 32
     """Most images in one request."""
     concurrency: int = 2
-    """Inference calls that run at the same time."""
-    waiting: int = 16
-    """Inference calls that may wait for a turn; more are answered 503 at once."""
+    """Calls that decode or explain at the same time."""
+    waiting: int = 32
+    """Calls that may wait for a turn, or for the encoder; more are answered 503 at once."""
     wait_seconds: float = 10.0
     """Longest wait for a turn before 503."""
     read_seconds: float = 60.0
@@ -141,9 +141,6 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         default=32, ge=1, le=1024, description="Most images of several requests in one batch."
     )
-    batch_wait_ms: float = Field(
-        default=5.0, ge=0, le=1000, description="Longest wait for a batch to fill."
-    )
     max_upload_bytes: int = Field(
         default=_DEFAULT.max_upload_bytes, ge=1, description="Largest request."
     )
@@ -155,7 +152,7 @@ class Settings(BaseSettings):
         default=_DEFAULT.concurrency, ge=1, le=16, description="Inference calls at a time."
     )
     waiting: int = Field(
-        default=_DEFAULT.waiting, ge=0, le=16, description="Inference calls that may wait."
+        default=_DEFAULT.waiting, ge=0, le=256, description="Inference calls that may wait."
     )
     wait_seconds: float = Field(
         default=_DEFAULT.wait_seconds, ge=0, le=3600, description="Longest wait for a turn."
@@ -199,6 +196,9 @@ class Settings(BaseSettings):
     )
     lazy: bool = Field(default=False, description="Load a model when it is first asked for.")
     drift: bool = Field(default=False, description="Watch how concepts change in live traffic.")
+    drift_seconds: float = Field(
+        default=30.0, gt=0, le=86400, description="Between two writes of what was seen."
+    )
 
     def options(self) -> ServiceOptions:
         """The part of the settings that the application itself uses."""

@@ -1,7 +1,7 @@
 """The whole forward path: images to embeddings to codes to logits, explained by concepts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final, get_args
@@ -46,9 +46,19 @@ class Predictor:
     """
 
     def __init__(
-        self, *, encoder: Encoder, sae: SaeModel, dictionary: Dictionary, cbm: Cbm
+        self,
+        *,
+        encoder: Encoder,
+        sae: SaeModel,
+        dictionary: Dictionary,
+        cbm: Cbm,
+        image_backend: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
+        self.image_backend = image_backend
+        """What embeds pixels (n, 3, h, w) in place of the encoder, such as a `Batcher`."""
+        self.on_codes: Callable[[Tensor], None] | None = None
+        """Told the codes (n, c) of all images that `predict` is asked about."""
         self.sae = sae.eval()
         self.dictionary = dictionary
         self.cbm = cbm
@@ -57,7 +67,12 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", encoder: Encoder | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        encoder: Encoder | None = None,
+        image_backend: Callable[[Tensor], Tensor] | None = None,
     ) -> "Predictor":
         """Read the model directory that `dncbm quickstart` or `dncbm bottleneck` wrote.
 
@@ -65,6 +80,7 @@ class Predictor:
             path: directory with the artifacts `sae`, `dictionary` and `cbm`.
             device: where the encoder runs.
             encoder: an encoder already in memory; by default the one named in the model.
+            image_backend: embeds pixels in place of that encoder; by default itself.
 
         Raises:
             ArtifactError: not a model directory, damaged or incomplete.
@@ -98,7 +114,13 @@ class Predictor:
                 artifact=str(root / "cbm"),
                 remedy=f"Use the {role} it was made with, or run `dncbm bottleneck` again.",
             )
-        return cls(encoder=encoder, sae=sae.model, dictionary=dictionary, cbm=cbm)
+        return cls(
+            encoder=encoder,
+            sae=sae.model,
+            dictionary=dictionary,
+            cbm=cbm,
+            image_backend=image_backend,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,7 +135,7 @@ class Predictor:
         """
         _require_images(images)
         with stage("encode", len(images)):
-            return self.encoder.embed_pil(images)
+            return self.encoder.embed_pil(images, self.image_backend)
 
     @inference_mode()
     def encode(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
@@ -147,6 +169,8 @@ class Predictor:
         if not images:
             raise InvalidInput("No image was given. Give at least one.")
         codes = self.encode(self.embed(images))
+        if self.on_codes is not None:
+            self.on_codes(codes)
         return self.predict_codes(
             codes, top_contributions=top_contributions, top_classes=top_classes, nec=nec, by=by
         )
@@ -241,7 +265,15 @@ class Predictor:
 
     def edited(self, dictionary: Dictionary, cbm: Cbm) -> "Predictor":
         """The same encoder and autoencoder with other names, weights or temperatures."""
-        return Predictor(encoder=self.encoder, sae=self.sae, dictionary=dictionary, cbm=cbm)
+        made = Predictor(
+            encoder=self.encoder,
+            sae=self.sae,
+            dictionary=dictionary,
+            cbm=cbm,
+            image_backend=self.image_backend,
+        )
+        made.on_codes = self.on_codes
+        return made
 
     def explain(
         self,
@@ -275,7 +307,8 @@ class Predictor:
         if classes or concepts or texts:
             wanted = self._wanted(classes, concepts, texts)
             return [self._explained(image, wanted, nec) for image in images]
-        best = self.predict(images, top_contributions=top, nec=nec)
+        codes = self.encode(self.embed(images))
+        best = self.predict_codes(codes, top_contributions=top, nec=nec)
         return [
             self._explained(image, self._wanted([p.class_index], _listed(p), ()), nec)
             for image, [p] in zip(images, best, strict=True)

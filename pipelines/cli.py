@@ -43,6 +43,7 @@ from pipelines.cli_parts import (
 )
 from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
+from pipelines.drift_cli import drift
 from pipelines.jobs_cli import add_to
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.registry_cli import add_commands
@@ -385,6 +386,7 @@ def doctor(
 
 edits_cli.register(app)
 add_to(app)
+app.command()(drift)
 
 
 def main() -> None:

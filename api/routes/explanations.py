@@ -7,11 +7,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from PIL import Image
 
 from api.catalogue import ConceptCatalogue
 from api.images import Upload, check_pixels, decode_uploads
+from api.inference import as_json
 from api.registry import ServedModel
 from api.routes.predictions import UPLOAD_BODY, UPLOAD_PROBLEMS, read_photos
 from api.schemas import AttributionOut, ExplainAnswer, ImageExplanation
@@ -69,6 +70,7 @@ async def read_wanted(
     "/{model}/explain",
     summary="Show where classes, concepts and texts come from",
     openapi_extra=UPLOAD_BODY,
+    response_model=ExplainAnswer,
     responses=UPLOAD_PROBLEMS,
 )
 def explain(
@@ -78,14 +80,14 @@ def explain(
     wanted: Annotated[Wanted, Depends(read_wanted)],
     nec: Nec = None,
     arrays: Annotated[bool, Query(description="Add the numbers of each map.")] = False,
-) -> ExplainAnswer:
+) -> Response:
     """Per photo the maps asked for, else those of the predicted class and its top concepts.
 
     Of an exact map `value` = sum of the map + `position` + `bias`; a post hoc one tells where,
     not how much (`exact`).
     """
     found = explained(model, service, uploads, wanted, nec=nec, arrays=arrays)
-    return ExplainAnswer(model=model.id, explanations=found)
+    return as_json(ExplainAnswer(model=model.id, explanations=found))
 
 
 def explained(

@@ -6,6 +6,7 @@ import numpy as np
 from fastapi import APIRouter
 
 from api.conditional import UNCHANGED, ModelTag
+from api.encoders import serving_details
 from api.registry import ServedModel
 from api.schemas import (
     ClassList,
@@ -44,7 +45,10 @@ def list_models(service: ServiceDep, paging: PagingDep) -> ModelList:
 @router.get("/{model}", summary="Describe a model")
 def describe_model(model: ModelDep) -> ModelDetail:
     """Classes, recipe, fingerprints and measurements of a model."""
-    return ModelDetail(**_fields(model), details=model.predictor.describe() | {"edit": model.edit})
+    details = model.predictor.describe() | {
+        "edit": model.edit, "serving": serving_details(model.predictor),
+    }  # fmt: skip
+    return ModelDetail(**_fields(model), details=details)
 
 
 @router.get(

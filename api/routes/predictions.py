@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from api.errors import UploadAborted
-from api.images import Upload, check_pixels, decode_uploads, read_uploads
+from api.images import Upload, check_pixels, read_uploads
+from api.inference import as_json, predict_uploads
 from api.schemas import ImagePrediction, PredictAnswer, PredictBody, Problem
 from api.service import ModelDep, Nec, ServiceDep
 from dncbm.errors import DncbmError
@@ -144,28 +145,24 @@ def predict(
     uploads: Annotated[list[Upload], Depends(read_photos)],
     listing: Annotated[Listing, Depends(read_listing)],
     nec: Nec = None,
-) -> PredictAnswer | StreamingResponse:
+) -> Response:
     """One entry per photo, in order; `bias` + `contributions` + `remainder` = `logit`, exactly.
 
     With `Accept: application/x-ndjson` each photo is a line of its own, sent when it is ready.
     """
     model.check_nec(nec)
-    check_pixels(uploads, service.options)
 
     def predicted(part: list[Upload]) -> list[ImagePrediction]:
-        with service.limiter.slot():
-            rankings = model.predictor.predict(
-                decode_uploads(part, service.options), nec=nec, **asdict(listing)
-            )
-        service.metrics.count_images(model.id, len(rankings))
+        rankings = predict_uploads(service, model, part, nec=nec, **asdict(listing))
         return [
             ImagePrediction.ranked(upload.name, ranking)
             for upload, ranking in zip(part, rankings, strict=True)
         ]
 
     if NDJSON in request.headers.get("accept", ""):
+        check_pixels(uploads, service.options)  # of all photos together
         return _stream(predicted, uploads)
-    return PredictAnswer(model=model.id, predictions=predicted(uploads))
+    return as_json(PredictAnswer(model=model.id, predictions=predicted(uploads)))
 
 
 def _stream(

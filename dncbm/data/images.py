@@ -225,7 +225,9 @@ def _shares_of_white(block: Image.Image) -> Image.Image:
 
 
 def _levels(block: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(block, dtype=np.float64), posinf=255.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+        levels = np.asarray(block, dtype=np.float64)
+    return np.nan_to_num(levels, posinf=255.0, neginf=0.0)
 
 
 def _grey(levels: np.ndarray) -> Image.Image:

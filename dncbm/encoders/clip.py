@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, final
@@ -69,6 +69,11 @@ class Encoder:
         self._tokenizer = tokenizer
         self.embed_dim = self._embed([""]).shape[1]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the weights of both towers."""
+        return sum(tensor.nbytes for tensor in self._model.state_dict().values())
+
     @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Raw (not normalised) embeddings of preprocessed images, float32 on the CPU."""
@@ -107,13 +112,18 @@ class Encoder:
             fingerprint=fingerprint, device=self.device, precision=self.precision,
         )  # fmt: skip
 
-    def embed_pil(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
-        """Raw embeddings of RGB images, float32 on the CPU."""
+    def embed_pil(
+        self,
+        images: Sequence[Image.Image],
+        backend: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "n d"]:
+        """Raw embeddings of RGB images, float32 on the CPU, by another backend if given."""
+        embed = backend or self.encode_images
         parts = [torch.zeros(0, self.embed_dim)]
         for start in range(0, len(images), _BATCH):
             resized = [self.preprocess.resize(image) for image in images[start : start + _BATCH]]
             pixels = self.preprocess.normalise(torch.from_numpy(np.stack(resized)))
-            parts.append(self.encode_images(pixels))
+            parts.append(embed(pixels))
         return torch.cat(parts)
 
     def encode_texts(

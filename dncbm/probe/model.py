@@ -114,9 +114,7 @@ class Probe:
         codes = codes_row.detach().cpu().double().numpy()
         if not np.isfinite(codes).all():
             raise InvalidInput("The codes hold NaN or infinity; encode the image again.")
-        if groups is None:
-            groups = np.arange(self.num_concepts)
-        else:
+        if groups is not None:
             self._check_groups(groups, codes)
         weights = self.weights[class_index].detach().cpu().double().numpy()
         return _account(codes, weights, float(self.bias[class_index]), groups, top)
@@ -167,9 +165,11 @@ def _account(
     codes: Float64[np.ndarray, " c"],
     weights: Float64[np.ndarray, " c"],
     bias: float,
-    groups: Int[np.ndarray, " c"],
+    groups: Int[np.ndarray, " c"] | None,
     top: int,
 ) -> LogitAccount:
+    active = np.flatnonzero(codes)  # a few of many; all that follows costs by their number
+    codes, weights = codes[active], weights[active]
     products = codes * weights
     # A grid on which all partial sums are exact: total < 2**exponent, so every value is an
     # integer below 2**51 times the grid, and sums stay below 2**53.
@@ -178,23 +178,34 @@ def _account(
     shift = _GRID_BITS - exponent
     steps = np.rint(np.ldexp(products, shift))
     bias_steps = float(np.rint(np.ldexp(bias, shift)))
-    members, sums = _largest_groups(steps, groups, top)
+    if groups is None:
+        members, sums = _largest(steps, top)
+    else:
+        members, sums = _largest_groups(steps, groups[active], top)
     contributions = np.ldexp(sums, -shift)
-    concepts = np.array([some[0] for some in members], dtype=np.int64)
+    places = np.array([some[0] for some in members], dtype=np.int64)
     summed = np.array([codes[some].sum() for some in members])
     merged = np.array([len(some) > 1 for some in members], dtype=bool)
     logit_steps = bias_steps + float(steps.sum())
     remainder_steps = logit_steps - bias_steps - float(sums.sum())
     return LogitAccount(
-        concepts=concepts,
+        concepts=active[places],
         codes=summed,
-        weights=np.divide(contributions, summed, out=weights[concepts], where=merged),
+        weights=np.divide(contributions, summed, out=weights[places], where=merged),
         contributions=contributions,
-        members=tuple(tuple(some.tolist()) for some in members),
+        members=tuple(tuple(active[some].tolist()) for some in members),
         bias=float(np.ldexp(bias_steps, -shift)),
         remainder=float(np.ldexp(remainder_steps, -shift)),
         logit=float(np.ldexp(logit_steps, -shift)),
     )
+
+
+def _largest(
+    steps: Float64[np.ndarray, " c"], top: int
+) -> tuple[list[np.ndarray], Float64[np.ndarray, " top"]]:
+    """As `_largest_groups` where each concept is a group."""
+    listed = np.argsort(-np.abs(steps), kind="stable")[: min(top, np.count_nonzero(steps))]
+    return list(listed[:, None]), steps[listed]
 
 
 def _largest_groups(

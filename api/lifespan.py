@@ -1,0 +1,23 @@
+"""What happens when the service starts and ends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+_LIGHT_THREADS = 24
+"""For lists and pages, which answer also while every call that may run or wait does."""
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Give every admitted call a thread; at the end run what `on_shutdown` noted."""
+    options = app.state.service.options
+    to_thread.current_default_thread_limiter().total_tokens = (
+        options.concurrency + options.waiting + _LIGHT_THREADS
+    )
+    yield
+    for close in getattr(app.state, "on_shutdown", []):
+        await run_in_threadpool(close)

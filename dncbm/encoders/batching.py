@@ -1,0 +1,253 @@
+"""Passes of one backend that calls of several threads share.
+
+A pass over many images costs far less than as many passes over one, so calls that come while a
+pass runs are put together into the next. A call that comes alone starts at once: a pass waits
+only for calls that said beforehand that they are on their way (`Batcher.expected`), and for
+these a few milliseconds at most. An image gets the same embedding in any company up to
+rounding, since products of another size may be summed in another order.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dncbm.encoders.streams import Streams
+from dncbm.errors import InvalidInput, Unavailable
+
+_log = logging.getLogger(__name__)
+
+Embed = Callable[[Tensor], Tensor]
+"""Preprocessed images (n, 3, h, w) to embeddings (n, d), from several threads at once."""
+
+MAX_BATCH = 32
+"""Images of one pass: throughput is flat beyond it."""
+LINGER = 0.004
+_BUSY_PATIENCE = 4
+_CLEARLY_FASTER = 1.15
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    pixels: Tensor
+    rows: Future[Tensor] = field(default_factory=Future)
+
+
+@final
+class Batcher:
+    """An `ImageBackend` that puts concurrent calls together.
+
+    Calls are answered in the order in which they came. The queue has no bound of its own: each
+    call holds the thread that made it, so callers bound it.
+
+    Args:
+        backend: what computes a pass.
+        streams: passes at the same time, and threads of each.
+        alone_threads: threads of a pass while no other runs; see `threads_alone`.
+        max_batch: most images of a pass; a single call may have more.
+        linger: seconds that a pass waits for expected calls; four times as long while other
+            passes run.
+        wait_seconds: longest wait of a call for its rows.
+
+    Raises:
+        InvalidInput: a number below its minimum.
+    """
+
+    def __init__(
+        self,
+        backend: Embed,
+        streams: Streams,
+        *,
+        alone_threads: int | None = None,
+        max_batch: int = MAX_BATCH,
+        linger: float = LINGER,
+        wait_seconds: float = 60.0,
+    ) -> None:
+        if max_batch < 1 or linger < 0 or wait_seconds <= 0:
+            raise InvalidInput(
+                f"A batcher needs max_batch >= 1, linger >= 0 and wait_seconds > 0; got "
+                f"{max_batch}, {linger} and {wait_seconds}."
+            )
+        self.streams = streams
+        self.max_batch = max_batch
+        self.on_pass: Callable[[int], None] | None = None
+        """Told the number of images of every pass, on the thread of the pass."""
+        self._backend = backend
+        self._alone_threads = alone_threads or streams.threads
+        self._linger = linger
+        self._wait_seconds = wait_seconds
+        self._changed = threading.Condition()
+        self._waiting: deque[_Call] = deque()
+        self._expected = 0
+        self._free = 0
+        self._is_closed = False
+        self._own = threading.local()
+        for number in range(streams.count):
+            threading.Thread(target=self._work, name=f"encode-{number}", daemon=True).start()
+
+    def __call__(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Embeddings of one call's images, computed in the company of others.
+
+        Raises:
+            Unavailable: closed, or no pass took the call within `wait_seconds`.
+        """
+        call = _Call(pixels)
+        with self._changed:
+            if self._is_closed:
+                raise Unavailable("The service is shutting down. Try again shortly.")
+            self._waiting.append(call)
+            self._arrive()
+            self._changed.notify_all()
+        try:
+            return call.rows.result(self._wait_seconds)
+        except TimeoutError as error:
+            if call.rows.done() and not call.rows.cancelled():
+                raise  # of the backend itself
+            call.rows.cancel()
+            raise Unavailable(
+                f"The encoder did not come to this request within {self._wait_seconds:g} s. "
+                "Try again shortly."
+            ) from error
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """Around what a thread does before its next call: a pass may wait for that call."""
+        with self._changed:
+            self._expected += 1
+        self._own.is_expected = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arrive()
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the threads once the calls that wait are answered; later calls are refused."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _arrive(self) -> None:
+        """Count the calling thread as expected no longer; under the lock."""
+        if getattr(self._own, "is_expected", False):
+            self._own.is_expected = False
+            self._expected -= 1
+
+    def _work(self) -> None:
+        while calls := self._next():
+            threads = self._threads_now()
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            self._answer(calls)
+
+    def _next(self) -> list[_Call]:
+        """The calls of the next pass, not empty until the batcher is closed."""
+        with self._changed:
+            self._free += 1
+            try:
+                while True:
+                    self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                    if self._expected:
+                        self._changed.wait_for(self._is_complete, timeout=self._patience())
+                    calls = self._taken()
+                    if calls or (self._is_closed and not self._waiting):
+                        return calls
+            finally:
+                self._free -= 1
+
+    def _patience(self) -> float:
+        """Seconds to wait for expected calls: more while other streams keep the cores busy."""
+        return self._linger * (1 if self._free == self.streams.count else _BUSY_PATIENCE)
+
+    def _is_complete(self) -> bool:
+        """Whether nothing is gained by waiting longer."""
+        images = sum(len(call.pixels) for call in self._waiting)
+        return not self._expected or images >= self.max_batch or self._is_closed
+
+    def _taken(self) -> list[_Call]:
+        """From the front of the queue a fair share for the streams that have nothing to do."""
+        images = sum(len(call.pixels) for call in self._waiting)
+        share = min(self.max_batch, math.ceil(images / max(1, self._free)))
+        calls: list[_Call] = []
+        count = 0
+        while self._waiting and (not calls or count + len(self._waiting[0].pixels) <= share):
+            call = self._waiting.popleft()
+            if call.rows.set_running_or_notify_cancel():  # not given up meanwhile
+                calls.append(call)
+                count += len(call.pixels)
+        return calls
+
+    def _threads_now(self) -> int:
+        """All cores where no other stream works, else this stream's own."""
+        is_alone = self._free == self.streams.count - 1 and not self._waiting
+        return self._alone_threads if is_alone else self.streams.threads
+
+    def _answer(self, calls: list[_Call]) -> None:
+        try:
+            rows = self._pass([call.pixels for call in calls])
+        except Exception as error:
+            self._answer_singly(calls, error)
+            return
+        for call, part in zip(calls, rows.split([len(c.pixels) for c in calls]), strict=True):
+            call.rows.set_result(part)
+
+    def _answer_singly(self, calls: list[_Call], error: Exception) -> None:
+        """What fails together is done one by one, so that a call fails by its own fault only."""
+        if len(calls) == 1:
+            calls[0].rows.set_exception(error)
+            return
+        _log.warning("A pass over %d calls failed (%s); each is done alone", len(calls), error)
+        for call in calls:
+            self._answer([call])
+
+    def _pass(self, parts: list[Tensor]) -> Tensor:
+        pixels = parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows = self._backend(pixels)
+        if self.on_pass is not None:
+            self.on_pass(len(pixels))
+        return rows
+
+
+def threads_alone(
+    backend: Embed,
+    image: Float[Tensor, "1 3 h w"],
+    streams: Streams,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """Threads for a pass over a single image: those of a stream, or all cores if clearly faster.
+
+    Measured here, on a thread of its own, since PyTorch counts threads per thread. Backends
+    other than PyTorch's have the threads that they were opened with, and both measure the same.
+    """
+    if streams.count == 1:
+        return streams.threads
+    chosen: list[int] = []
+
+    def measure() -> None:
+        seconds = {threads: math.inf for threads in (streams.threads, streams.cores)}
+        for _ in range(_TRIES):
+            for threads in seconds:
+                torch.set_num_threads(threads)
+                start = clock()
+                backend(image)
+                seconds[threads] = min(seconds[threads], clock() - start)
+        gain = seconds[streams.threads] / seconds[streams.cores]
+        chosen.append(streams.cores if gain > _CLEARLY_FASTER else streams.threads)
+
+    thread = threading.Thread(target=measure, name="encode-trial")
+    thread.start()
+    thread.join()
+    return chosen[0] if chosen else streams.threads

@@ -1,0 +1,75 @@
+"""One encoder for several models, and what a backend must keep to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from api.asgi import application
+from api.encoders import SharedEncoders, batcher_of, serving_details
+from dncbm.encoders import calibrate
+from dncbm.encoders.backends import base
+from dncbm.errors import InvalidInput, UnknownName
+from tests.api.conftest import client_for
+from tests.api.fakes import FakePredictor, photo
+from tests.api.test_real_model import write_model
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Path:
+    """Made with one encoder that has two names."""
+    for name in ("a", "b"):
+        write_model(tmp_path / name)
+    return tmp_path
+
+
+def test_models_share_an_encoder_of_the_same_weights(two_models: Path) -> None:
+    encoders = SharedEncoders("cpu")
+    a, b = encoders.load(two_models / "a"), encoders.load(two_models / "b")
+    assert a.encoder is b.encoder
+    assert batcher_of(a) is batcher_of(b) is not None
+    details = serving_details(a)
+    tensors = [*a.sae.state_dict().values(), a.cbm.probe.weights]
+    assert details["model_bytes"] > sum(tensor.nbytes for tensor in tensors)
+    assert details["encoder_bytes"] > sum(p.nbytes for p in a.encoder.image_tower().parameters())
+    assert serving_details(FakePredictor()) == {}
+
+
+def test_served_from_the_environment(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MODEL_DIR": two_models, "DEVICE": "cpu", "MAX_BATCH": 4}.items():
+        monkeypatch.setenv(f"DNCBM_{name}", str(value))
+    with client_for(application()) as client:
+        for model in ("a", "b"):
+            files = {"image": photo(1)}
+            assert client.post(f"/v1/models/{model}/predict", files=files).status_code == 200
+        served = client.get("/v1/models/b").json()["details"]["serving"]
+        metrics = client.get("/metrics").text
+    assert served["max_batch"] == 4
+    assert 'dncbm_encoder_pass_images_bucket{le="1.0"} 2.0' in metrics
+
+
+def test_a_backend_that_nobody_has(two_models: Path) -> None:
+    with pytest.raises(UnknownName, match="tensorflow"):
+        SharedEncoders("cpu", backend="tensorflow").load(two_models / "a")
+
+
+@pytest.mark.parametrize(("error", "is_served"), [(0.0, True), (0.1, False)])
+def test_a_backend_must_keep_to_pytorch(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch, error: float, is_served: bool
+) -> None:
+    def open_other(encoder, name, streams):
+        draw = torch.Generator().manual_seed(0)
+        off = error * torch.randn(encoder.embed_dim, generator=draw) * (name != "torch")
+        return lambda pixels: encoder.encode_images(pixels) + off
+
+    for module in (base, calibrate):
+        monkeypatch.setattr(module, "open_backend", open_other)
+    monkeypatch.setattr(calibrate, "versions_of", lambda name: {})  # it need not be installed
+    encoders = SharedEncoders("cpu", backend="onnx")
+    if is_served:
+        shared = encoders._shared(encoders.load(two_models / "a").encoder.spec, two_models / "a")
+        assert shared.describe()["backend"] == "onnxruntime"
+        assert shared.describe()["min_cosine"] == pytest.approx(1)
+        return
+    with pytest.raises(InvalidInput, match=r"'onnxruntime' has a cosine of 0\.\d+ .*auto or torch"):
+        encoders.load(two_models / "a")
