@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final, get_args
 
@@ -12,8 +11,8 @@ from PIL.Image import Image
 from torch import Tensor, inference_mode
 
 from dncbm.artifacts import require_input
-from dncbm.attribution.heads import Head, class_logits, concept_codes, text_cosines, together
-from dncbm.attribution.pixels import EXACT, PixelMaps, pixel_maps
+from dncbm.attribution.pixels import pixel_maps
+from dncbm.attribution.targets import Target, attribution_of, head_of, indices
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
@@ -24,18 +23,11 @@ from dncbm.probe.store import Cbm, load_cbm
 from dncbm.sae.model import SaeModel
 from dncbm.sae.store import load_sae
 from dncbm.stages import stage
-from dncbm.types import Attribution, Contribution, Intervention, ListedBy, Prediction, TargetKind
+from dncbm.types import Attribution, Contribution, Intervention, ListedBy, Prediction
 
 logger = logging.getLogger(__name__)
 
 _LISTED_BY = get_args(ListedBy)
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    kind: TargetKind
-    name: str
-    index: int | None
 
 
 @final
@@ -253,7 +245,7 @@ class Predictor:
         if not images:
             raise InvalidInput("No image was given. Give at least one.")
         names = [name.name for name in self.dictionary.names]
-        wanted = changed_concepts(changes, names)
+        wanted = changed_concepts(changes, names, self._base_names)
         before = self.encode(self.embed(images))
         after = change_codes(before, wanted)
         old, new = (self.predict_codes(codes, **listing) for codes in (before, after))
@@ -316,36 +308,27 @@ class Predictor:
 
     def _wanted(
         self, classes: Sequence[int | str], concepts: Sequence[int | str], texts: Sequence[str]
-    ) -> list[_Target]:
+    ) -> list[Target]:
         names = [name.name for name in self.dictionary.names]
-        of_classes = _indices("class", classes, self.classes)
-        of_concepts = _indices("concept", concepts, names)
+        of_classes = indices("class", classes, self.classes)
+        of_concepts = indices("concept", concepts, names, self._base_names)
         return [
-            *(_Target("class", self.classes[index], index) for index in of_classes),
-            *(_Target("concept", names[index], index) for index in of_concepts),
-            *(_Target("text", text, None) for text in texts),
+            *(Target("class", self.classes[index], index) for index in of_classes),
+            *(Target("concept", names[index], index) for index in of_concepts),
+            *(Target("text", text, None) for text in texts),
         ]
 
-    def _explained(self, image: Image, wanted: list[_Target], nec: int | None) -> list[Attribution]:
+    def _explained(self, image: Image, wanted: list[Target], nec: int | None) -> list[Attribution]:
         with stage("explain", 1):
             pixels = self.encoder.preprocess(image)[None].to(self.encoder.device)
-            maps = pixel_maps(self.encoder.image_tower(), pixels, self._head(wanted, nec))
-        return [_attribution(target, maps, t) for t, target in enumerate(wanted)]
-
-    def _head(self, wanted: list[_Target], nec: int | None) -> Head:
-        """Targets in the order of `_wanted`: classes, concepts, texts."""
-        of: dict[str, list[Any]] = {"class": [], "concept": [], "text": []}
-        for target in wanted:
-            of[target.kind].append(target.name if target.index is None else target.index)
-        heads: list[Head] = []
-        if of["class"]:
-            heads.append(class_logits(self.sae, self.cbm.probe_for(nec), of["class"]))
-        if of["concept"]:
-            heads.append(concept_codes(self.sae, of["concept"]))
-        if of["text"]:
-            heads.append(text_cosines(self.encoder.encode_texts(of["text"])))
-        head = together(heads)
-        return lambda embeddings: head(embeddings.float().cpu())  # where the autoencoder is
+            head = head_of(
+                wanted,
+                self.sae,
+                self.cbm.probe_for(nec),
+                lambda texts: self.encoder.encode_texts(texts),
+            )
+            maps = pixel_maps(self.encoder.image_tower(), pixels, head)
+        return [attribution_of(target, maps, t) for t, target in enumerate(wanted)]
 
     def seen(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
         """The part of an image that the encoder sees, at its resolution: what maps lie on."""
@@ -394,37 +377,3 @@ def _require_at_least(name: str, value: int, minimum: int) -> None:
 
 def _listed(prediction: Prediction) -> list[int]:
     return [part.concept for part in prediction.contributions]
-
-
-def _indices(what: str, wanted: Sequence[int | str], names: Sequence[str]) -> list[int]:
-    """Places of what was asked for by place or by name, each once."""
-    found: list[int] = []
-    for item in wanted:
-        if isinstance(item, str):
-            places = [i for i, name in enumerate(names) if name == item]
-            if not places:
-                raise UnknownName(what, item, set(names))
-            found += places
-        elif 0 <= item < len(names):
-            found.append(item)
-        else:
-            raise InvalidInput(
-                f"{what.capitalize()} {item} does not exist; there are 0 to {len(names) - 1}."
-            )
-    return list(dict.fromkeys(found))
-
-
-def _attribution(target: _Target, maps: PixelMaps, t: int) -> Attribution:
-    exact = maps.method == EXACT
-    return Attribution(
-        kind=target.kind,
-        name=target.name,
-        index=target.index,
-        value=float(maps.values[0, t]),
-        map=maps.maps[0, t].float().cpu().numpy(),
-        position=float(maps.position[0, t]) if maps.position is not None else None,
-        bias=float(maps.bias[0, t]) if maps.bias is not None else None,
-        method=maps.method,
-        exact=exact,
-        picture=maps.pictures[0, t].float().cpu().numpy() if maps.pictures is not None else None,
-    )

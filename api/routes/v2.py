@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from api.errors import UploadAborted
 from api.images import Upload, check_pixels, decode_uploads, from_base64
+from api.inference import predict_uploads
 from api.registry import ServedModel
 from api.routes.explanations import Wanted, explained, numbers, read_wanted
 from api.routes.predictions import UPLOAD_PROBLEMS
@@ -280,10 +281,7 @@ def predict_instances(
 ) -> Predictions:
     """One entry per instance, in order, as `/v1/models/{model}/predict` gives them."""
     model.check_nec(nec)
-    check_pixels(uploads, service.options)
-    with service.limiter.slot():
-        rankings = model.predictor.predict(decode_uploads(uploads, service.options), nec=nec)
-    service.metrics.count_images(model.id, len(rankings))
+    rankings = predict_uploads(service, model, uploads, nec=nec)
     return Predictions(
         predictions=[
             ImagePrediction.ranked(upload.name, ranking)

@@ -88,20 +88,23 @@ def _number(value: Any, what: str) -> float:
         return math.inf
 
 
-def changed_concepts(changes: Sequence[CodeChange], names: Sequence[str]) -> dict[int, CodeChange]:
+def changed_concepts(
+    changes: Sequence[CodeChange], names: Sequence[str], bases: Sequence[str] = ()
+) -> dict[int, CodeChange]:
     """Which concept each change is about, in the order given, names opened.
 
     Args:
         changes: what to do.
         names: of all concepts, in order.
+        bases: names without their detail, which stand for all that share them where no whole name
+            is meant.
 
     Raises:
         UnknownName: no concept of that name; the message lists the nearest.
         InvalidInput: an index that does not exist, or two changes of one concept.
     """
-    places: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        places.setdefault(name, []).append(index)
+    whole, shared = _by_name(names), _by_name(bases)
+    places = shared | whole
     found: dict[int, CodeChange] = {}
     for change in changes:
         for concept in _places(change.concept, places, len(names)):
@@ -111,6 +114,13 @@ def changed_concepts(changes: Sequence[CodeChange], names: Sequence[str]) -> dic
                     f"{found[concept].concept!r} and by {change.concept!r}. Change it once."
                 )
             found[concept] = change
+    return found
+
+
+def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        found.setdefault(name, []).append(index)
     return found
 
 

@@ -51,7 +51,7 @@ def test_the_file_of_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch
         ("log_format", "xml", "'plain' or 'json'"),
         ("backend", "tpu", "onnxruntime"),
         ("max_batch", "0", "greater than or equal to 1"),
-        ("batch_wait_ms", "-1", "greater than or equal to 0"),
+        ("drift_seconds", "0", "greater than 0"),
         ("worker", "perhaps", "boolean"),
         ("trusted_proxies", "10.0.0.0/8, proxy", "'proxy'"),
         ("cors_origins", "example.org", "https://example.org"),

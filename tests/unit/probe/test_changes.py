@@ -51,3 +51,11 @@ def test_a_product_that_is_too_large_is_refused() -> None:
 def test_the_same_concept_twice_is_refused_by_whatever_name() -> None:
     with pytest.raises(InvalidInput, match=r"Concept 2 \('lace'\) is changed twice: by 'lace'"):
         changed_concepts([CodeChange("lace"), CodeChange(2)], NAMES)
+
+
+def test_a_shared_part_of_names_means_all_unless_it_is_a_name_itself() -> None:
+    names = ["dress (red)", "shoe", "dress (blue)", "hat", "hat (wool)"]
+    bases = ["dress", "shoe", "dress", "hat", "hat"]
+    gone = {name: CodeChange(name) for name in ("dress", "hat")}
+    assert list(changed_concepts([gone["dress"]], names, bases)) == [0, 2]
+    assert list(changed_concepts([gone["hat"]], names, bases)) == [3]
