@@ -166,7 +166,7 @@ def serving_details(predictor: Any) -> dict[str, Any]:
 
     Empty for a predictor that is not one of `dncbm.predictor`.
     """
-    if not hasattr(predictor, "sae"):
+    if getattr(predictor, "sae", None) is None:
         return {}
     batcher = batcher_of(predictor)
     return {

@@ -172,6 +172,7 @@ def _add_routes(app: FastAPI) -> None:
     keyed = [Depends(require_key)]
     strict = [*keyed, Depends(refuse_unknown_query)]
     refused: dict[int | str, dict[str, Any]] = {
+        400: _PROBLEM | {"description": "The body cannot be read."},
         401: _PROBLEM | {"description": "The API key is missing or wrong."},
         403: _PROBLEM | {"description": "The API key has too small a scope."},
         429: _PROBLEM | {"description": "Too many requests; see Retry-After."},

@@ -126,7 +126,7 @@ def test_settings_are_shown_as_a_file_without_secrets(
     assert 'api_key = "********"  # DNCBM_API_KEY' in text
     assert 'database_url = "postgresql://u:***@h/d"' in text
     assert "# keys_file =  # default" in text
-    assert tomllib.loads(text)["worker"] is False
+    assert tomllib.loads(text)["worker"] is True
     assert set(tomllib.loads(text)) <= set(Settings.model_fields)
 
 

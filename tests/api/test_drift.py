@@ -5,9 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.asgi import application
-from dncbm.errors import InvalidInput
 from pipelines.cli import app as command_line
-from pipelines.drift_cli import measured
 from tests.api.conftest import client_for
 from tests.api.fakes import NUM_CONCEPTS, photo
 from tests.api.test_predictions import problem
@@ -66,6 +64,3 @@ def test_nothing_is_counted_unless_asked_for(root: Path) -> None:
         body = client.get(URL).json()
         assert (body["enabled"], body["images"], body["concepts"]) == (False, 0, [])
         assert "DNCBM_DRIFT=1" in problem(client.delete(URL), 503)
-    assert not (root / ".dncbm").exists()
-    with pytest.raises(InvalidInput, match="no database at .*DNCBM_DRIFT=1"):
-        measured(root, None, 5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.asgi import open_jobs
+from api.asgi import open_database, places_of
 from api.main import create_app
 from api.registry import Registry, serve_model
 from api.routes import jobs as routes
@@ -193,11 +193,11 @@ def test_changes_ask_for_the_scope_edit(http: TestClient) -> None:
 def test_a_root_that_cannot_be_written_still_serves(tmp_path: Path) -> None:
     (tmp_path / ".dncbm").write_text("a file where the folder should be")
     settings = Settings(model_dir=tmp_path)
-    assert open_jobs(settings) is None
+    assert open_database(settings) is None
     with pytest.raises(Unavailable):
-        open_jobs(Settings(model_dir=tmp_path, state_dir=tmp_path / ".dncbm"))
-    jobs = open_jobs(Settings(model_dir=tmp_path, state_dir=tmp_path / "state", data_dir=tmp_path))
-    assert jobs is not None
+        open_database(Settings(model_dir=tmp_path, state_dir=tmp_path / ".dncbm"))
+    named = Settings(model_dir=tmp_path, state_dir=tmp_path / "state", data_dir=tmp_path)
+    jobs = JobClient(places_of(named))
     assert jobs.places.data == tmp_path
     assert (tmp_path / "state" / "jobs.sqlite").is_file()
     jobs.close()

@@ -32,7 +32,7 @@ def keys(file: Path) -> dict[str, str]:
 def add_changing_routes(app: FastAPI) -> None:
     router = APIRouter(dependencies=[Depends(require_key)])
 
-    @router.post("/v1/models/{model}/edits", openapi_extra={"x-dncbm-scope": "edit"})
+    @router.post("/v1/models/{model}/curated", openapi_extra={"x-dncbm-scope": "edit"})
     def edit(model: str, request: Request) -> str:
         return str(request.state.key_name)
 
@@ -59,7 +59,7 @@ CALLS = [
     ("GET", "/metrics", "read"),
     ("GET", "/report/clothing", "read"),
     ("POST", PREDICT, "predict"),
-    ("POST", "/v1/models/clothing/edits", "edit"),
+    ("POST", "/v1/models/clothing/curated", "edit"),
     ("POST", "/v1/unmarked", "edit"),
     ("DELETE", "/v1/drift", "admin"),
 ]
@@ -98,12 +98,12 @@ def test_a_key_goes_in_as_password_too(client: TestClient, keys: dict[str, str])
 
 
 def test_routes_see_the_name_of_the_key(client: TestClient, keys: dict[str, str]) -> None:
-    answer = client.post("/v1/models/m/edits", headers={"X-API-Key": keys["edit"]})
+    answer = client.post("/v1/models/m/curated", headers={"X-API-Key": keys["edit"]})
     assert answer.json() == "of-edit"
 
 
 def test_the_page_asks_for_a_key(client: TestClient) -> None:
-    assert 'id="key"' in client.get("/").text
+    assert 'data-key="needed"' in client.get("/").text
 
 
 def test_a_change_of_the_file_is_in_force_at_once(

@@ -38,7 +38,8 @@ class FakeService:
         app = FastAPI()
         app.state.service = SimpleNamespace(
             registry=SimpleNamespace(models=[]),
-            options=SimpleNamespace(api_key=self.key, max_upload_bytes=1 << 20),
+            keys=SimpleNamespace(is_asked=self.key is not None),
+            options=SimpleNamespace(max_upload_bytes=1 << 20),
         )
         app.include_router(pages.router)
         app.middleware("http")(self._guard)
