@@ -20,8 +20,15 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.types import Receive, Scope, Send
 
+from api.curation import Curation
+from api.drift import DriftWatch
 from api.main import create_app
-from api.registry import Registry, serve_model
+from api.registry import Registry, open_registry
+from dncbm.curation.store import CurationStore
+from dncbm.database import Database
+from dncbm.jobs.client import JobClient
+from dncbm.jobs.places import Places
+from dncbm.registry.store import RegistryStore
 from tests.api.conftest import OPTIONS
 from tests.api.fakes import photo
 from tests.api.real import load_predictor, write_browsable
@@ -57,11 +64,27 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", LATE, config=CONFIG)
 
 @pytest.fixture(scope="module", autouse=True)
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    root = write_browsable(tmp_path_factory.mktemp("probed") / "tiny")
-    empty = LATE.app
-    LATE.app = create_app(Registry([serve_model("tiny", root, load_predictor(root))]), OPTIONS)
+    root = tmp_path_factory.mktemp("probed")
+    write_browsable(root / "tiny")
+    empty, places = LATE.app, Places.of(root)
+    database = Database(places.database)
+    drift = DriftWatch(database, seconds=3600.0)
+    registry = open_registry(
+        root, drift.watching(load_predictor), store=RegistryStore(database, root)
+    )
+    jobs = JobClient(places)
+    LATE.app = create_app(
+        registry,
+        OPTIONS,
+        curation=Curation(CurationStore(database), registry, places.state),
+        jobs=jobs,
+        drift=drift,
+    )
     yield
     LATE.app = empty
+    drift.close()
+    jobs.close()
+    database.close()
 
 
 @SCHEMA.parametrize()
