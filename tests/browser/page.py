@@ -1,5 +1,6 @@
 """What tests do with the page: look, click, type, wait."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,32 @@ class Page:
         self.until(lambda: words in self.text(selector), f"{words!r} not in {selector}")
 
     def click(self, selector: str) -> None:
-        element = self.find(selector)
-        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+        self._click(lambda: self.find(selector))
 
     def press(self, words: str, within: str = "main") -> None:
         """Click the button or link with these words."""
         path = f"//{within}//*[self::button or self::a][normalize-space()={words!r}]"
-        button = self.until(
-            lambda: (self.driver.find_elements("xpath", path) or [None])[0], f"no button {words}"
+        self._click(
+            lambda: self.until(
+                lambda: (self.driver.find_elements("xpath", path) or [None])[0],
+                f"no button {words}",
+            )
         )
-        self.run("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
+
+    def _click(self, find: Callable[[], Any], tries: int = 5) -> None:
+        """Click what `find` gives; live views may draw it anew between finding and clicking."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        for turn in range(tries):
+            try:
+                element = find()
+                self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+                element.click()
+            except StaleElementReferenceException:
+                if turn == tries - 1:
+                    raise
+            else:
+                return
 
     def type(self, selector: str, words: str) -> None:
         field = self.find(selector)

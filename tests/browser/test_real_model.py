@@ -9,7 +9,7 @@ import pytest
 from api.asgi import application
 from tests.api.fakes import HOSTILE
 from tests.api.fakes import photo as noise
-from tests.api.test_real_model import write_model
+from tests.api.real import write_browsable
 from tests.browser.page import Page
 
 
@@ -19,7 +19,7 @@ def test_a_photo_is_decided_and_explained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_model(tmp_path / "clothing")
+    write_browsable(tmp_path / "clothing")
     monkeypatch.setenv("DNCBM_MODEL_DIR", str(tmp_path / "clothing"))
     monkeypatch.setenv("DNCBM_DEVICE", "cpu")
     page = Page(browser, serve(application()))
