@@ -4,6 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dncbm.database import now
+from dncbm.database.audit import append_audit
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.registry.names import check_alias, check_text, is_possible
 from dncbm.registry.records import AliasChange, AliasRecord
@@ -55,6 +56,10 @@ def set_alias(session: Session, name: str, model: str, author: str, reason: str)
     values = {"model": wanted, "author": author, "reason": reason, "time": now()}
     row = session.merge(AliasRow(name=name, **values))
     session.add(AliasChangeRow(name=name, **values))
+    append_audit(
+        session, author=author, action="alias.set", subject=name,
+        detail={"model": wanted, "reason": reason},
+    )  # fmt: skip
     return _record(row)
 
 
@@ -70,6 +75,9 @@ def delete_alias(session: Session, name: str, author: str, reason: str) -> Alias
     session.delete(row)
     change = AliasChangeRow(name=name, model=None, author=author, reason=reason, time=now())
     session.add(change)
+    append_audit(
+        session, author=author, action="alias.delete", subject=name, detail={"reason": reason}
+    )
     return _change(change)
 
 

@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from dncbm.database import Base, Database
+from dncbm.database.audit import AuditLog
 from dncbm.errors import ArtifactError, ArtifactMismatch, InvalidInput, UnknownName
 from dncbm.registry.place import open_store
 from dncbm.registry.store import RegistryStore
@@ -261,6 +262,16 @@ def test_an_alias_and_its_history(store: RegistryStore) -> None:
     history = [(item.model, item.author, item.reason) for item in store.alias_history("production")]
     assert history == [(None, "Ann", "over"), ("b", "Bob", "better"), ("a", "Ann", "first")]
     assert store.model("canary").id == "b"
+    log = AuditLog(store.database)
+    _, entries = log.page(limit=10, offset=0)
+    assert [(item.action, item.subject, item.author) for item in entries] == [
+        ("alias.delete", "production", "Ann"),
+        ("alias.set", "canary", "Ann"),
+        ("alias.set", "production", "Bob"),
+        ("alias.set", "production", "Ann"),
+    ]
+    assert entries[1].detail == {"model": "b", "reason": "as production now"}
+    assert log.verify().intact
 
 
 def test_aliases_that_cannot_be(store: RegistryStore) -> None:
