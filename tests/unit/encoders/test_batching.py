@@ -93,19 +93,21 @@ def test_a_failing_image_fails_its_own_call_only() -> None:
 
 def test_a_call_that_waits_too_long_is_given_up_and_never_computed() -> None:
     backend = Gated()
-    batcher = Batcher(backend, ONE, wait_seconds=0.05)
+    batcher = Batcher(backend, ONE, wait_seconds=LONG)
     with ThreadPoolExecutor(8) as pool:
         backend.gate = threading.Event()
-        first = pool.submit(batcher, pixels(0))
-        second = pool.submit(batcher, pixels(1))
-        for late in (first, second):
-            with pytest.raises(Unavailable, match=r"within 0.05 s. Try again"):
-                late.result(60)
+        first = pool.submit(batcher, pixels(1))
+        assert backend.entered.acquire(timeout=60)
+        batcher._wait_seconds = 0.05
+        late = pool.submit(batcher, pixels(2))
+        with pytest.raises(Unavailable, match=r"within 0.05 s. Try again"):
+            late.result(60)
         backend.gate.set()
+        assert first.result(60).item() == 2
     backend.gate = None
     batcher._wait_seconds = LONG
     assert batcher(pixels(7)).item() == 14
-    assert backend.passes == [[0], [7]]
+    assert backend.passes == [[1], [7]]
 
 
 def test_a_lone_call_waits_for_nobody() -> None:
