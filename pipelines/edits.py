@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from dncbm.artifacts import slug
+from dncbm.attribution.targets import indices
 from dncbm.curation.apply import Edited
 from dncbm.curation.operations import operation_json, parse_operations
 from dncbm.curation.store import CurationStore, Edit, ModelKey
@@ -14,6 +15,7 @@ from dncbm.curation.workbench import Workbench
 from dncbm.database.audit import AuditLog
 from dncbm.errors import ArtifactError
 from dncbm.naming.dictionary import load_dictionary
+from dncbm.naming.mates import base_names
 from dncbm.probe.store import load_cbm
 from pipelines.console import stdout
 from pipelines.state import open_database, state_folder
@@ -25,10 +27,25 @@ _ALL = 1_000_000
 
 def propose(model: Path, operations: list[Result], *, author: str, reason: str) -> Result:
     """A new edit, evaluated."""
-    parsed = parse_operations(operations)
     bench = _bench(model)
+    parsed = parse_operations(_opened(operations, bench))
     edit = bench.propose(parsed, author=author, reason=reason)
     return _edit(bench.evaluate(edit.id, author=author))
+
+
+def _opened(operations: list[Result], bench: Workbench) -> list[Result]:
+    """The same with one operation for each concept that a name stands for."""
+    if not any(isinstance(item.get("concept"), str) for item in operations):
+        return operations
+    named = bench.active()[1].dictionary.names
+    names, bases = [item.name for item in named], base_names(named)
+    return [
+        item | {"concept": concept} if "concept" in item else item
+        for item in operations
+        for concept in (
+            indices("concept", [item["concept"]], names, bases) if "concept" in item else [0]
+        )
+    ]
 
 
 def step(model: Path, verb: str, edit_id: int, *, author: str) -> Result:

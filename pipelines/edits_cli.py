@@ -11,6 +11,7 @@ from dncbm.errors import InvalidInput
 from pipelines import intervene
 from pipelines.cli_parts import AsJson, Model, Verbose, print_json
 from pipelines.console import configure_logging
+from pipelines.targets import numbers
 
 Author = Annotated[str | None, typer.Option(help="Who does it; default: your user name.")]
 
@@ -25,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 def edit(
     model: Model,
-    remove: Annotated[list[int] | None, typer.Option(help="Let no class use this concept.")] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONCEPT", help="Let no class use it."),
+    ] = None,
     rename: Annotated[
         list[str] | None, typer.Option(metavar="CONCEPT=NAME", help="Name it otherwise.")
     ] = None,
@@ -33,7 +37,9 @@ def edit(
         list[str] | None,
         typer.Option(metavar="CONCEPT,CONCEPT=NAME", help="Count concepts as one."),
     ] = None,
-    block: Annotated[list[int] | None, typer.Option(help="Hide the name of this concept.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(metavar="CONCEPT", help="Hide its name.")
+    ] = None,
     set_weight: Annotated[
         list[str] | None, typer.Option(metavar="CLASS:CONCEPT=WEIGHT", help="Set a weight.")
     ] = None,
@@ -51,10 +57,10 @@ def edit(
     """
     configure_logging(verbose=verbose)
     operations = [
-        *({"op": "remove", "concept": concept} for concept in remove or ()),
+        *({"op": "remove", "concept": concept} for concept in numbers(remove or [])),
         *(_named("rename", text) for text in rename or ()),
         *(_merged(text) for text in merge or ()),
-        *({"op": "block", "concept": concept} for concept in block or ()),
+        *({"op": "block", "concept": concept} for concept in numbers(block or [])),
         *([{"op": "refit"}] if refit else []),
         *(_weighted(text) for text in set_weight or ()),
     ]

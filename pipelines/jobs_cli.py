@@ -18,7 +18,9 @@ jobs = typer.Typer(no_args_is_help=True, help="Pipelines that run in the backgro
 
 Models = Annotated[
     Path | None,
-    typer.Option("--models", help="Model root; default: $DNCBM_MODEL_DIR.", show_default=False),
+    typer.Option(
+        "--root", help="The folder of the models; default: $DNCBM_MODEL_DIR.", show_default=False
+    ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As `jobs submit` printed it.")]
 _FOLLOW_SECONDS = 0.5

@@ -8,6 +8,7 @@ import pytest
 
 from dncbm.curation.store import CurationStore
 from dncbm.database import Database
+from dncbm.naming.dictionary import load_dictionary
 from pipelines.cli import app
 from pipelines.console import run_guarded
 from pipelines.state import state_folder
@@ -86,6 +87,15 @@ def test_words_that_are_no_edit(model, capsys, words, message) -> None:
     ran = Ran(capsys, "edit", model, *words)
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_a_name_stands_for_all_that_have_it(model, capsys) -> None:
+    named = load_dictionary(model / "dictionary").names
+    name = named[2].name
+    ran = Ran(capsys, "edit", model, "--remove", name, "--reason", "trial", "--json")
+    wanted = [index for index, item in enumerate(named) if item.name == name]
+    assert [one["concept"] for one in ran.json["operations"]] == wanted
+    assert "Nearest known names" in Ran(capsys, "edit", model, "--remove", name + "x").err
 
 
 def test_activating_and_reverting_exclude_each_other(model, capsys) -> None:

@@ -78,4 +78,4 @@ def test_no_model_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="DNCBM_MODEL_DIR"):
         called("list")
     with pytest.raises(InvalidInput, match="not a folder"):
-        called("list", "--models", str(tmp_path / "nothing"))
+        called("list", "--root", str(tmp_path / "nothing"))
