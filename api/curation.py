@@ -44,6 +44,7 @@ class Curation:
         self._registry, self._state = registry, state
         self._every, self._clock = every, clock
         self._checked: float | None = None
+        registry.prepare = self.prepared
         self._served: dict[ModelKey, tuple[int, ServedModel]] = {}
         """Version that is served, and the model that it was made from."""
         self._refused: dict[ModelKey, int] = {}
@@ -65,7 +66,7 @@ class Curation:
         try:
             self._checked = self._clock()
             versions = self.store.versions()
-            for model in self._registry.models:
+            for model in self._registry.loaded:  # others come in through `prepared`
                 self._follow(model, versions)
         except DncbmError as error:
             logger.warning("The active edits cannot be read: %s", error)
@@ -86,6 +87,13 @@ class Curation:
             self._refused[key] = version
             return
         self._served[key] = (version, model.base)
+
+    def prepared(self, model: ServedModel) -> ServedModel:
+        """A model that was just loaded, with its active edit."""
+        version = self.store.versions().get(key_of(model), 0)
+        made = self._edited(model) if version else model
+        self._served[key_of(model)] = (version, model)
+        return made
 
     def _edited(self, base: ServedModel) -> ServedModel:
         edit, made = self.workbench(base).active()

@@ -43,7 +43,8 @@ class DriftWatch:
     def _monitor(self, path: Path, predictor: "Predictor") -> DriftMonitor:
         from dncbm.drift.training import reference_of  # heavy, as models are
 
-        if path not in self._by_path:
-            self._by_path[path] = DriftMonitor(reference_of(predictor), self._store)
+        reference, known = reference_of(predictor), self._by_path.get(path)
+        if known is None or known.reference.fingerprint != reference.fingerprint:
+            self._by_path[path] = DriftMonitor(reference, self._store)  # it was made anew
             self._flusher.add(self._by_path[path])
         return self._by_path[path]

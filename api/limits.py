@@ -135,36 +135,55 @@ class UploadLimiter:
             self._reading -= 1
 
 
+_SMALL = 256 * 1024
+"""Bytes of a body without photos."""
+_UPLOADS = ("predict", "explain", "intervene", "search", "similar", "infer")
+
+
 class BodyLimit:
     """ASGI middleware: a body over `limit` bytes ends in 413 while it is being read.
 
-    The error is raised from `receive`, so it reaches the application's own handlers, and
-    a declared length over the limit is refused before the first byte is read.
+    FastAPI reads and parses JSON bodies before it asks for a key, on the event loop: so bodies that
+    carry no photos are small, and come within `seconds`. The error is raised from `receive`, so it
+    reaches the application's own handlers, and a declared length over the limit is refused before
+    the first byte is read.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = 60.0) -> None:
         self.app = app
         self.limit = limit
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counting `receive`."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        seen = 0
+        is_upload = scope["path"].endswith(_UPLOADS)
+        limit = self.limit if is_upload else min(self.limit, _SMALL)
+        end = asyncio.get_running_loop().time() + self.seconds
+        seen, whole = 0, is_upload  # uploads have a time limit of their own
         declared = _declared_length(scope)
 
         async def counted() -> Message:
-            nonlocal seen
-            if declared > self.limit:
-                raise PayloadTooLarge(self.limit)
-            message = await receive()
+            nonlocal seen, whole
+            if declared > limit:
+                raise PayloadTooLarge(limit)
+            message = await receive() if whole else await self._in_time(receive, end)
+            whole = whole or not message.get("more_body", False)
             seen += len(message.get("body", b""))
-            if seen > self.limit:
-                raise PayloadTooLarge(self.limit)
+            if seen > limit:
+                raise PayloadTooLarge(limit)
             return message
 
         await self.app(scope, counted, send)
+
+    async def _in_time(self, receive: Receive, end: float) -> Message:
+        try:
+            async with asyncio.timeout_at(end):
+                return await receive()
+        except TimeoutError as error:
+            raise UploadTooSlow(self.seconds) from error
 
 
 def _declared_length(scope: Scope) -> int:

@@ -140,7 +140,7 @@ def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
     app.add_middleware(
         GZipMiddleware, minimum_size=1000, compresslevel=6, exclude_content_types=_DENSE
     )
-    app.add_middleware(BodyLimit, limit=options.max_upload_bytes)
+    app.add_middleware(BodyLimit, limit=options.max_upload_bytes, seconds=options.read_seconds)
     app.add_middleware(AnswerFailures)
     if options.cors_origins:
         app.add_middleware(

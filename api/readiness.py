@@ -11,14 +11,13 @@ from anyio.to_thread import run_sync
 
 from dncbm.database import Database
 from dncbm.errors import DncbmError, Unavailable
+from dncbm.jobs.places import HEARTBEAT
 
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], None]
 """Raises a `DncbmError` with the reason where its part cannot work; the reason is public."""
 
-HEARTBEAT = "worker.alive"
-"""File in the state folder that a worker touches; its time of change is the heartbeat."""
 _SECONDS = 2.0
 
 

@@ -202,6 +202,8 @@ class Registry:
         self._known: set[str] = set()  # ids of the store that can be loaded
         self._refused: dict[str, str] = {}  # fingerprint that could not be loaded, by id
         self._on_model: Callable[[ServedModel], None] = lambda _: None
+        self.prepare: Callable[[ServedModel], ServedModel] = lambda model: model
+        """What a model goes through before anyone sees it: its active edit, say."""
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one at a time: each takes seconds and memory
 
@@ -295,11 +297,13 @@ class Registry:
                 raise UnknownName(what, record.id, self.ids, hint)
             path = self.store.directory(record)
             try:
-                made = serve_model(record.id, path, self._load(path))
-            except (DncbmError, OSError):
+                made = self.prepare(serve_model(record.id, path, self._load(path)))
+            except Exception as error:  # no memory for it, say: the other models go on
                 with self._lock:
                     self._refused[record.id] = record.cbm
-                raise
+                if isinstance(error, DncbmError | OSError):
+                    raise
+                raise ArtifactError(f"{path} cannot be loaded: {error}") from error
             with self._lock:
                 self._models[record.id] = made
                 self._versions[record.id] = record.cbm

@@ -47,11 +47,9 @@ class Service:
 
     def find(self, name: str, what: str = "model") -> ServedModel:
         """A model by id or alias with its active edit; may ask the database and load the model."""
-        known = {model.id for model in self.registry.loaded}
-        found = self.registry.model(name, what=what)
-        if self.curation is not None and found.id not in known:
-            self.curation.refresh(wait=True)
-        return self.registry.get(found.id) or found
+        if self.curation is not None and self.curation.is_due:
+            self.curation.refresh()
+        return self.registry.model(name, what=what)
 
 
 async def get_service(request: Request) -> Service:
@@ -106,6 +104,21 @@ def _admit(request: Request, service: Service, challenge: str) -> None:
     scope = scope_of(request.scope.get("route"), request.method)
     if not caller.may(scope):
         raise Forbidden(caller.name, scope)
+
+
+def author_of(request: Request, given: str | None) -> str:
+    """Who asks: the name of the API key where there is one, else what the body says.
+
+    Raises:
+        InvalidInput: neither.
+    """
+    author = getattr(request.state, "key_name", None) or (given or "").strip()
+    if not author:
+        raise InvalidInput(
+            'author is missing. Say who makes the change, as in {"author": "Ada"}, or use an API '
+            "key with a name."
+        )
+    return str(author)
 
 
 async def get_model(model: str, service: ServiceDep, request: Request) -> ServedModel:

@@ -24,9 +24,9 @@ from api.schemas.curation import (
     InterveneBody,
     InterventionOut,
 )
-from api.service import ModelDep, Nec, PagingDep, ServiceDep
+from api.service import ModelDep, Nec, PagingDep, ServiceDep, author_of
 from dncbm.curation.operations import parse_operations
-from dncbm.errors import InvalidInput, Unavailable
+from dncbm.errors import Unavailable
 from dncbm.probe.changes import MOST_CHANGES, CodeChange, parse_changes
 
 router = APIRouter(prefix="/v1", tags=["curation"])
@@ -98,21 +98,6 @@ async def read_intervention(
     except ClientDisconnect as error:
         raise UploadAborted from error
     return uploads, parse_changes(changes)
-
-
-def author_of(request: Request, given: str | None) -> str:
-    """Who asks: the name of the API key where there is one, else what the body says.
-
-    Raises:
-        InvalidInput: neither.
-    """
-    author = getattr(request.state, "key_name", None) or (given or "").strip()
-    if not author:
-        raise InvalidInput(
-            'author is missing. Say who makes the change, as in {"author": "Ada"}, or use an API '
-            "key with a name."
-        )
-    return str(author)
 
 
 @router.post(

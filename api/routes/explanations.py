@@ -126,7 +126,11 @@ def explained(
 
 def numbers(items: list[str]) -> list[int | str]:
     """Indices as numbers, names as they are."""
-    return [int(item) if item.isascii() and item.isdigit() else item for item in items]
+    return [int(item) if _is_index(item) else item for item in items]
+
+
+def _is_index(item: str) -> bool:
+    return item.isascii() and item.isdigit() and len(item) < 10
 
 
 def _check_count(maps: int) -> None:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.lifecycle import Lifecycle
 from api.schemas.jobs import JobBody, JobList, JobOut, JobStatus, LogLine, LogList
 from api.service import PagingDep, ServiceDep
 from dncbm.errors import DncbmError, Unavailable
@@ -79,11 +80,11 @@ def list_logs(job: str, jobs: JobsDep, paging: PagingDep) -> LogList:
 @router.get(
     "/{job}/events", summary="Follow a job", response_class=StreamingResponse, responses=_SSE
 )
-async def follow_job(job: str, jobs: JobsDep) -> StreamingResponse:
+async def follow_job(job: str, jobs: JobsDep, service: ServiceDep) -> StreamingResponse:
     """Progress and log as server-sent events, until the job is over."""
     await run_in_threadpool(jobs.get, job)  # an unknown job is a 404, not a broken stream
     return StreamingResponse(
-        _events(job, jobs),
+        _events(job, jobs, service.lifecycle),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -101,10 +102,10 @@ def retry_job(job: str, jobs: JobsDep) -> JobOut:
     return JobOut.of(jobs.retry(job))
 
 
-async def _events(job: str, jobs: JobClient) -> AsyncIterator[str]:
-    """The stream; the server ends it when the client leaves."""
+async def _events(job: str, jobs: JobClient, lifecycle: Lifecycle) -> AsyncIterator[str]:
+    """The stream; it ends with the service, or when the client leaves."""
     told, last, spoke = "", 0, time.monotonic()
-    while True:
+    while not lifecycle.is_ending:
         try:
             found = await run_in_threadpool(jobs.get, job)
             lines = await run_in_threadpool(jobs.logs_after, job, last)

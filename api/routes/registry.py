@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from api.registry import ServedModel
 from api.schemas.registry import (
@@ -24,7 +24,7 @@ from api.schemas.registry import (
     ModelLineage,
     counts,
 )
-from api.service import Nec, PagingDep, Service, ServiceDep, StoreDep
+from api.service import Nec, PagingDep, Service, ServiceDep, StoreDep, author_of
 from dncbm.artifacts import Kind
 from dncbm.encoders.artifact import load_embeddings
 from dncbm.errors import ArtifactError, InvalidInput
@@ -85,20 +85,25 @@ def describe_alias(alias: str, store: StoreDep, paging: PagingDep) -> AliasDetai
 
 
 @router.put("/aliases/{alias}", summary="Set an alias", openapi_extra=_EDIT)
-def put_alias(alias: str, body: AliasBody, store: StoreDep) -> AliasOut:
+def put_alias(alias: str, body: AliasBody, store: StoreDep, request: Request) -> AliasOut:
     """Let an alias stand for a model from now on; given another alias, for what that stands for."""
-    return AliasOut.of(store.set_alias(alias, body.model, author=body.author, reason=body.reason))
+    author = author_of(request, body.author)
+    return AliasOut.of(store.set_alias(alias, body.model, author=author, reason=body.reason))
 
 
 @router.delete("/aliases/{alias}", summary="Remove an alias", openapi_extra=_EDIT)
 def delete_alias(
     alias: str,
     store: StoreDep,
-    author: Annotated[str, Query(min_length=1, max_length=2000)],
+    request: Request,
     reason: Annotated[str, Query(min_length=1, max_length=2000)],
+    author: Annotated[
+        str | None, Query(max_length=200, description="Left out where the key has a name.")
+    ] = None,
 ) -> AliasChangeOut:
     """The last entry of its history, which stays."""
-    return AliasChangeOut.of(store.delete_alias(alias, author=author, reason=reason))
+    by = author_of(request, author)
+    return AliasChangeOut.of(store.delete_alias(alias, author=by, reason=reason))
 
 
 @router.get("/dictionaries/{dictionary}/diff/{other}", summary="Compare two dictionaries")
@@ -159,7 +164,7 @@ def compare_models(
 
 
 def _both(service: Service, a: str, b: str, what: str) -> tuple[ServedModel, ServedModel]:
-    return service.registry.model(a, what=what), service.registry.model(b, what=what)
+    return service.find(a, what), service.find(b, what)
 
 
 def _parts(model: ServedModel) -> ModelParts:

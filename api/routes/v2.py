@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
@@ -88,7 +89,7 @@ async def live() -> Live:
 )
 async def ready(service: ServiceDep) -> Ready:
     """`ready` when an inference would be accepted now; 503 otherwise."""
-    if not service.registry.models:
+    if not service.registry.ids:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()
     service.uploads.refuse_when_full()
@@ -123,13 +124,18 @@ async def model_ready(model: ModelDep) -> ModelReady:
 async def read_tensors(request: Request, service: ServiceDep) -> Call:
     """The images and wishes of a request, under the limits of the service."""
     data = await _body(request, service)
-    return read_call(data, request.headers.get(HEADER_LENGTH), service.options)
+    header = request.headers.get(HEADER_LENGTH)
+    # base64 of megabytes takes a while, which the event loop must not spend
+    return await run_in_threadpool(read_call, data, header, service.options)
 
 
 async def read_instances(request: Request, service: ServiceDep) -> list[Upload]:
     """The images of a request of version 1, under the limits of the service."""
     data = await _body(request, service)
-    most = service.options.max_images
+    return await run_in_threadpool(_instances, data, service.options.max_images)
+
+
+def _instances(data: bytes, most: int) -> list[Upload]:
     parts = data.count(b",") + data.count(b":")
     if parts > 4 * most + 100:
         raise InvalidInput(

@@ -135,7 +135,12 @@ class AliasBody(_Schema):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1, max_length=255, description="Id of a model, or an alias.")
-    author: str = Field(min_length=1, max_length=2000, examples=["ann@example.org"])
+    author: str | None = Field(
+        default=None,
+        max_length=200,
+        examples=["ann@example.org"],
+        description="Left out where the key has a name.",
+    )
     reason: str = Field(min_length=1, max_length=2000, examples=["2 points better on new photos"])
 
 

@@ -86,6 +86,7 @@ class Setup:
     views: Views
     share: float = 1.0
     """Of the epochs."""
+    batch_size: int = 128
     settings: dict[str, Any]
 
 
@@ -100,7 +101,7 @@ NAMES = {
     "standard": Setup(make=_standard, views=STATISTICS, settings=_USUAL),
     "bcos": Setup(make=_bcos, views=COLOURS, settings=_V2),
     "bcos-antialiased": Setup(make=_antialiased, views=COLOURS, settings=_V2),
-    "converted": Setup(make=_converted, views=STATISTICS, share=0.25, settings=_ON),
+    "converted": Setup(make=_converted, views=STATISTICS, share=0.25, batch_size=64, settings=_ON),
 }
 
 
@@ -117,9 +118,9 @@ def train(name: str, photos: Photos, classes: int, options: argparse.Namespace) 
     setup, folder = NAMES[name], options.out / f"{name}-{options.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     model = setup.make(classes, options.out, options.seed)
-    per_epoch = len(photos.train) // 128
+    per_epoch = len(photos.train) // setup.batch_size
     config = TrainingConfig(
-        epochs=setup.share * options.epochs, batch_size=128, seed=options.seed,
+        epochs=setup.share * options.epochs, batch_size=setup.batch_size, seed=options.seed,
         precision="float32", evaluate_every=per_epoch, **setup.settings,
     )  # fmt: skip
     start = time.process_time()

@@ -114,8 +114,8 @@ class AuditLog:
     def verify(self) -> AuditCheck:
         """Compute the chain again and find the first entry that does not belong to it."""
         with self._database.session() as session:
-            # Together in one transaction, so that no entry comes in between.
-            end = session.get(AuditEnd, 1)
+            # Writers change this row first, so none comes in between while it is locked.
+            end = session.get(AuditEnd, 1, with_for_update=True)
             rows = session.scalars(
                 select(AuditRow).order_by(AuditRow.n).execution_options(yield_per=_AT_ONCE)
             )

@@ -159,6 +159,7 @@ class Executor:
             if not self._locks.intact():
                 raise Unavailable("The connection to the database was lost; jobs start again.")
             try:
+                self._client.places.show_worker()
                 self._end_what_is_lost()
                 if rounds % _LOOK_FOR_DEAD_EVERY == 0:
                     self._take_over()

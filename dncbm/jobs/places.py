@@ -8,6 +8,8 @@ from pathlib import Path
 from dncbm.artifacts import slug, writing
 from dncbm.errors import InvalidInput
 
+HEARTBEAT = "worker.alive"
+"""File in the state folder that every worker touches; its time of change is the heartbeat."""
 WORK = ".jobs"
 """Folder of the model root in which unfinished models lie, one folder per job."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -79,6 +81,15 @@ class Places:
             data=Path(data) if data else None,
             network=environment.get("DNCBM_JOBS_NETWORK", "").lower() in ("1", "true", "yes"),
         )
+
+    def show_worker(self) -> None:
+        """Tell who looks at the state folder that a worker runs.
+
+        Raises:
+            Unavailable: the folder cannot be written.
+        """
+        with writing(self.state / HEARTBEAT):
+            (self.state / HEARTBEAT).touch()
 
     def target(self, model: str) -> Path:
         """The directory of a model."""

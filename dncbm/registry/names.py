@@ -9,6 +9,8 @@ from dncbm.errors import InvalidInput
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LONGEST = 64
 _LONGEST_TEXT = 2000
+_LONGEST_AUTHOR = 200
+"""As wide as the column of the audit log."""
 
 
 def free_id(name: str, taken: Collection[str]) -> str:
@@ -48,9 +50,10 @@ def check_text(what: str, text: str) -> str:
     text = text.strip()
     if not text:
         raise InvalidInput(f"The {what} of the change is blank. Say it, it is kept for ever.")
-    if len(text) > _LONGEST_TEXT or not text.replace("\n", "").isprintable():
+    longest = _LONGEST_AUTHOR if what == "author" else _LONGEST_TEXT
+    if len(text) > longest or not text.replace("\n", "").isprintable():
         raise InvalidInput(
             f"The {what} of the change has {len(text):,} characters or unprintable ones; it must "
-            f"be a plain text of at most {_LONGEST_TEXT:,}."
+            f"be a plain text of at most {longest:,}."
         )
     return text

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.asgi import open_database, places_of
+from api.lifecycle import Lifecycle
 from api.main import create_app
 from api.registry import Registry, serve_model
 from api.routes import jobs as routes
@@ -144,7 +145,7 @@ def test_a_silent_stream_beats_and_leaves_the_loop_free(
                 await asyncio.sleep(0)
 
         ticking = asyncio.create_task(tick())
-        stream = routes._events(job, jobs)
+        stream = routes._events(job, jobs, Lifecycle())
         async for text in stream:
             found.append(text)
             if len(found) == 3:
@@ -158,6 +159,24 @@ def test_a_silent_stream_beats_and_leaves_the_loop_free(
     assert found[-1] == "event: end\ndata: {}\n\n"
     assert '"status":"cancelled"' in found[-2]
     assert ticks > 100  # the loop went round while the database was asked
+
+
+def test_a_stream_ends_with_the_service(http: TestClient, jobs: JobClient) -> None:
+    job, lifecycle = submit(http)["id"], Lifecycle()
+
+    async def watch() -> list[str]:
+        found = []
+        async for text in routes._events(job, jobs, lifecycle):
+            found.append(text)
+            lifecycle.end()
+        return found
+
+    assert len(asyncio.run(watch())) == 1
+
+
+def test_a_body_without_photos_is_small(http: TestClient) -> None:
+    body = {"name": "x", "pipeline": "discover", "config": {"data": "y" * 300_000}}
+    assert http.post("/v1/jobs", json=body).status_code == 413
 
 
 def test_a_database_that_goes_away_ends_the_stream(

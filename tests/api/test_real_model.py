@@ -214,6 +214,7 @@ def test_maps_of_what_is_asked_for(client: TestClient) -> None:
     ("query", "status", "message"),
     [
         ("?class=Shoe", 404, "Unknown class 'Shoe'. Nearest known names: Shoes"),
+        ("?concept=" + "9" * 5000, 404, "Unknown concept '999"),
         ("?concept=999", 422, "Concept 999 does not exist; there are 0 to 11"),
         ("?" + "&".join(["text=a"] * 33), 422, "asks for 33 maps; one request may ask for 32"),
         ("?" + "&".join(["text=a"] * 31) + "&concept=red", 422, "asks for 33 maps"),

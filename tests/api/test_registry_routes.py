@@ -13,11 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.asgi import application
-from api.registry import serve_model
+from api.registry import open_registry, serve_model
 from api.routes.registry import held_out
 from dncbm.artifacts import create_artifact, load_manifest
 from dncbm.encoders.artifact import ITEMS_SCHEMA
-from dncbm.errors import InvalidInput
+from dncbm.errors import ArtifactError, InvalidInput
+from dncbm.keys import add_key
+from dncbm.predictor import Predictor
 from dncbm.registry.place import open_store
 from tests.api.conftest import build, client_for
 from tests.api.fakes import FakePredictor, make_model_directory, photo
@@ -139,7 +141,7 @@ def test_the_history_of_an_alias(client: TestClient) -> None:
         ("first", {"model": "second"}, 422, "is the id of a model"),
         ("A_b", {"model": "second"}, 422, "is not possible"),
         ("x", {"model": "none"}, 404, "Unknown model 'none'"),
-        ("x", {"model": "first", "author": "   "}, 422, "author of the change is blank"),
+        ("x", {"model": "first", "author": "   "}, 422, "author is missing"),
         ("x", {"model": "first", "reason": ""}, 422, "reason"),
         ("x", {"model": "first", "more": 1}, 422, "more"),
         ("x", {"model": "a\0"}, 404, "Unknown model"),
@@ -151,6 +153,49 @@ def test_aliases_that_are_refused(
     body = {"author": "Ann", "reason": "r"} | body
     assert words in problem(client, status, f"/v1/aliases/{alias}", method="PUT", json=body)
     assert ok(client, "/v1/aliases")["aliases"] == []
+
+
+def test_the_name_of_the_key_is_the_author(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    _, key = add_key(keys, "bob", ["edit"])
+    monkeypatch.setenv("DNCBM_MODEL_DIR", str(root))
+    monkeypatch.setenv("DNCBM_DEVICE", "cpu")
+    monkeypatch.setenv("DNCBM_KEYS_FILE", str(keys))
+    body = {"model": "first", "author": "ada", "reason": "trial"}
+    with client_for(application()) as client:
+        headers = {"X-API-Key": key}
+        answer = client.put("/v1/aliases/production", json=body, headers=headers)
+    assert answer.json()["author"] == "bob"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory for it"), KeyError("encoder")])
+def test_a_model_that_cannot_be_loaded_leaves_the_others(root: Path, error: Exception) -> None:
+    def load(path: Path) -> Predictor:
+        if path.name == "second":
+            raise error
+        return Predictor.load(path, device="cpu")
+
+    registry = open_registry(root, load, store=open_store(root))
+    assert [model.id for model in registry.models] == ["first"]
+    with pytest.raises(ArtifactError, match="second cannot be loaded"):
+        registry.model("second")
+
+
+def test_a_lazy_service_loads_a_model_when_it_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DNCBM_MODEL_DIR", str(root))
+    monkeypatch.setenv("DNCBM_DEVICE", "cpu")
+    monkeypatch.setenv("DNCBM_LAZY", "1")
+    with client_for(application()) as client:
+        registry = client.app.state.service.registry
+        assert registry.loaded == []
+        assert client.get("/v2/health/ready").json() == {"ready": True}
+        assert registry.loaded == []
+        assert client.get("/v1/models/first").status_code == 200
+        assert [model.id for model in registry.loaded] == ["first"]
 
 
 def test_what_is_not_there(client: TestClient) -> None:
