@@ -16,7 +16,7 @@ tags:
 # {title}
 
 An image classifier whose every decision is a sum of named concepts, made by
-[dncbm](https://pypi.org/project/dncbm/) {version} on {created}.
+dncbm {version} on {created}.
 
 | | |
 |---|---|
