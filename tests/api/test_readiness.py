@@ -9,6 +9,7 @@ from api.readiness import HEARTBEAT, Check, database_answers, folder_writable, w
 from api.registry import Registry, serve_model
 from dncbm.database import Database
 from dncbm.errors import Unavailable
+from dncbm.jobs.places import Places
 from tests.api.conftest import OPTIONS, client_for
 from tests.api.fakes import FakePredictor
 from tests.api.test_predictions import problem
@@ -90,3 +91,12 @@ def test_a_worker_must_show_itself(tmp_path: Path) -> None:
     worker_alive(tmp_path, 30, lambda: moment + 29)()
     with pytest.raises(Unavailable, match="for 31 s; the limit is 30 s"):
         worker_alive(tmp_path, 30, lambda: moment + 31)()
+
+
+def test_what_a_worker_shows_is_what_is_looked_for(tmp_path: Path) -> None:
+    places = Places.of(tmp_path)
+    check = worker_alive(places.state, 60.0)
+    with pytest.raises(Unavailable, match="No worker has shown itself"):
+        check()
+    places.show_worker()
+    check()
