@@ -113,15 +113,6 @@ def open_database(settings: Settings) -> Database | None:
         return None
 
 
-def read_settings() -> Settings:
-    """The settings in force.
-
-    Raises:
-        InvalidInput: one is missing or wrong; the message names it.
-    """
-    return load_settings().settings
-
-
 def _make_state(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

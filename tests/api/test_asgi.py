@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from api import asgi
+from api.configuration import load_settings
 from api.main import create_app
 from api.registry import Registry
 from api.settings import ServiceOptions
@@ -34,7 +35,7 @@ def test_settings_come_from_the_environment(
         "READ_SECONDS": "7.5",
     }.items():
         monkeypatch.setenv(f"DNCBM_{name}", value)
-    settings = asgi.read_settings()
+    settings = load_settings().settings
     assert settings.model_dir == tmp_path
     assert "s3cret" not in repr(settings)
     assert settings.options() == ServiceOptions(

@@ -392,15 +392,3 @@ def test_a_later_batch_that_fails_says_so_per_photo(model_dir: Path) -> None:
 def test_a_first_batch_that_fails_is_a_problem(client: TestClient) -> None:
     files = [("image", ("broken.png", png()[:60]))]
     assert "broken.png" in problem(client.post(URL, files=files, headers=NDJSON), 422)
-
-
-@pytest.mark.parametrize("query", ["effective_concepts=5", "nec=5&effective_concepts=5"])
-def test_effective_concepts_is_nec(client: TestClient, query: str) -> None:
-    assert answer(client, photo(1), url=f"{URL}?{query}") == answer(
-        client, photo(1), url=f"{URL}?nec=5"
-    )
-
-
-def test_two_numbers_of_concepts(client: TestClient) -> None:
-    url = f"{URL}?nec=5&effective_concepts=6"
-    assert "two names of one number" in problem(post(client, photo(1), url=url), 422)
