@@ -18,13 +18,7 @@ from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.originals import open_classifier, parse_classifier
 from dncbm.bcos.recipe import SCRATCH, BcosRecipe
 from dncbm.bcos.store import Blueprint, save_bcos
-from dncbm.bcos.train import (
-    Photos,
-    Run,
-    TrainingConfig,
-    train_classifier,
-    train_student,
-)
+from dncbm.bcos.train import TrainingConfig, train_classifier, train_student
 from dncbm.data.pixels import Pixels, decoded
 from dncbm.data.sources import ImageSource
 from dncbm.data.views import Views
@@ -33,6 +27,7 @@ from dncbm.encoders.spec import BCOS
 from dncbm.errors import InvalidInput
 from dncbm.training.devices import resolve_device
 from dncbm.training.loop import Row
+from dncbm.training.photos import Photos, Run
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.workers import current_workers
 from pipelines.embed import open_recipe_source, require_classes, split_records

@@ -23,10 +23,10 @@ from dncbm.attribution.inner import ConceptShares, InnerConcepts, layer_rows
 from dncbm.attribution.localisation import grid_pg
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.render import on_white, rgba, window_of
-from dncbm.bcos.train import Photos
 from dncbm.sae.config import SaeConfig
 from dncbm.sae.presets import preset
 from dncbm.sae.train import TrainedSae, train_sae
+from dncbm.training.photos import Photos
 
 _AT_ONCE = 100
 _PANELS = 4

@@ -22,7 +22,7 @@ from benchmarks._harness import Row, finish, parser
 from benchmarks.bcos.networks import NAMES, WEIGHTS, read_photos, trained
 from dncbm.attribution import methods
 from dncbm.attribution.localisation import Grids, grid_pg, make_grids
-from dncbm.bcos.train import Photos
+from dncbm.training.photos import Photos
 
 WINDOWS = (1, 3, 7)
 SIDES = (2, 3)
@@ -45,7 +45,7 @@ def methods_of(name: str, model: nn.Module) -> dict[str, Method]:
 
 
 def _grad_cam(model: nn.Module, layer: str, x: Tensor, k: Tensor) -> Tensor:
-    return methods.grad_cam(model, x, k, layer=model.get_submodule(layer))
+    return methods.upsampled(methods.grad_cam(model, x, k, layer=layer), x.shape[-2:])
 
 
 @torch.no_grad()

@@ -26,10 +26,11 @@ from dncbm.bcos import create_model
 from dncbm.bcos.convert import convert
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.layers import LogitLayer, logit_bias
-from dncbm.bcos.train import Photos, Run, TrainingConfig, train_classifier
+from dncbm.bcos.train import TrainingConfig, train_classifier
 from dncbm.data.pixels import decoded
 from dncbm.data.sources import open_source
 from dncbm.data.views import Views
+from dncbm.training.photos import Photos, Run
 
 SIZE = 32
 SMALL: dict[str, Any] = {"small_inputs": True, "width": 16}

@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dncbm.attribution.heads import existing
+from dncbm.attribution.layers import layer_of
 from dncbm.attribution.methods import layer_gradients
 from dncbm.bcos.explain import Explanation, Targets, explanation_of, target_values
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.mode import explanation_mode
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import InvalidInput
 from dncbm.sae.model import SaeModel
 
 
@@ -127,9 +128,7 @@ class InnerConcepts(nn.Module):
         self, network: nn.Module, layer: str, model: SaeModel, *, keep_error: bool = False
     ) -> None:
         super().__init__()
-        names = dict(network.named_modules())
-        if layer not in names or not layer:
-            raise UnknownName("layer", layer, [name for name in names if name])
+        layer_of(network, layer)
         shared = {id(part): part for part in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared)
         concepts = ConceptLayer(model, keep_error=keep_error)
@@ -223,11 +222,8 @@ def layer_rows(
     Raises:
         UnknownName: there is no such module.
     """
-    names = dict(network.named_modules())
-    if layer not in names or not layer:
-        raise UnknownName("layer", layer, [name for name in names if name])
     with explanation_mode():
-        features, gradients = layer_gradients(network, images, None, names[layer])
+        features, gradients = layer_gradients(network, images, None, layer)
     strength = (features * gradients[:, 0]).sum(dim=1).abs().flatten(1) + 1e-12
     places = torch.multinomial(strength.cpu(), per_image, True, generator=generator)
     rows = features.flatten(2).mT  # (n, places, d)

@@ -1,26 +1,24 @@
-"""Attribution methods for any network, all with one signature and several targets at once.
+"""Attribution methods that can be trained through, all with one signature and several targets.
 
-    maps (n, t, h, w) = method(forward, images (n, c, h, w), targets, ...)
+    maps (n, t, y, x) = method(forward, images (n, c, h, w), targets, layer=..., create_graph=...)
 
-One forward pass serves all targets. With `create_graph` the maps can be trained through, channel
-weights included. B-cos networks need none of these: their W(x) is exact (`bcos`).
+At the input a map has the size of the images, at a layer that of its features; `upsampled` brings
+it to the images. One forward pass serves all targets. With `create_graph` a loss on the maps trains
+all weights, those before the layer and the channel weights of Grad-CAM included. B-cos networks
+need none of these: their W(x) is exact (`bcos`).
 """
-
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dncbm.attribution.layers import Layer, Network, split_at
 from dncbm.bcos.explain import Targets, explain, target_values
+from dncbm.bcos.mode import explanation_mode
 from dncbm.errors import InvalidInput
 
-Maps = Float[Tensor, "n t h w"]
-Network = Callable[[Tensor], Tensor]
-"""Images (n, c, h, w) to outputs (n, k)."""
+Maps = Float[Tensor, "n t y x"]
 
 
 def gradient(
@@ -28,10 +26,11 @@ def gradient(
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
+    layer: Layer = None,
     create_graph: bool = False,
 ) -> Maps:
     """Absolute gradient, summed over channels (Simonyan et al. 2014)."""
-    _, gradients = _input_gradients(forward, images, targets, create_graph)
+    _, gradients = layer_gradients(forward, images, targets, layer, create_graph=create_graph)
     return gradients.abs().sum(dim=2)
 
 
@@ -40,11 +39,14 @@ def input_x_gradient(
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
+    layer: Layer = None,
     create_graph: bool = False,
 ) -> Maps:
-    """Input times gradient, summed over channels (Shrikumar et al. 2017)."""
-    inputs, gradients = _input_gradients(forward, images, targets, create_graph)
-    return (inputs[:, None] * gradients).sum(dim=2)
+    """Features times gradient, summed over channels (Shrikumar et al. 2017)."""
+    features, gradients = layer_gradients(
+        forward, images, targets, layer, create_graph=create_graph
+    )
+    return (features[:, None] * gradients).sum(dim=2)
 
 
 def integrated_gradients(
@@ -52,11 +54,12 @@ def integrated_gradients(
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
+    layer: Layer = None,
     baseline: Tensor | float = 0.0,
     steps: int = 32,
     create_graph: bool = False,
 ) -> Maps:
-    """Input minus baseline times the mean gradient between them (Sundararajan et al. 2017).
+    """Features minus baseline times the mean gradient between them (Sundararajan et al. 2017).
 
     The mean is over the middles of `steps` equal parts of the way. Targets that are left out are
     the best classes of the images themselves.
@@ -66,56 +69,52 @@ def integrated_gradients(
     """
     if steps < 1:
         raise InvalidInput(f"steps is {steps}; the rule is at least 1. 20 to 50 are usual.")
-    if targets is None:
-        with torch.no_grad():
-            targets = forward(images).argmax(dim=1)
-    way = images - baseline
-    found: list[Tensor] = []
-    for step in range(steps):
-        place = baseline + way * ((step + 0.5) / steps)
-        gradients = _input_gradients(forward, place, targets, create_graph)[1] / steps
-        found = [found[0] + gradients] if found else [gradients]
-    return (way[:, None] * found[0]).sum(dim=2)
+    with torch.inference_mode(False), torch.enable_grad():
+        split = split_at(forward, images, layer, create_graph=create_graph)
+        if targets is None:
+            with torch.no_grad():
+                targets = split.explain(split.features).argmax(dim=1)
+        way = split.features - baseline
+        total = torch.zeros_like(split.features[:, None])
+        for step in range(steps):
+            # on the way, and a leaf of its own where nothing before it is trained
+            place = baseline + way * ((step + 0.5) / steps)
+            place = place if create_graph else place.detach().requires_grad_()
+            found = _gradients(split.explain(place), place, targets, create_graph) / steps
+            total = total + found
+        maps = (way[:, None] * total).sum(dim=2)
+        return maps if create_graph else maps.detach()
 
 
 def grad_cam(
-    forward: nn.Module,
+    forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
-    layer: nn.Module,
+    layer: Layer = None,
     create_graph: bool = False,
 ) -> Maps:
-    """Channels of a layer weighted by their mean gradient, positive part (Selvaraju et al. 2017).
-
-    Args:
-        forward: a network that calls `layer`.
-        images: what it takes.
-        targets: see `Targets`.
-        layer: its output is (n, c', y, x).
-        create_graph: keep the graph, that of the channel weights too.
-
-    Returns:
-        Maps, upsampled bilinearly to the size of the images.
-    """
-    maps, gradients = layer_gradients(forward, images, targets, layer, create_graph=create_graph)
+    """Channels weighted by their mean gradient, positive part (Selvaraju et al. 2017)."""
+    features, gradients = layer_gradients(
+        forward, images, targets, layer, create_graph=create_graph
+    )
     weights = gradients.mean(dim=(-2, -1))
-    found = torch.einsum("ntc,ncyx->ntyx", weights, maps).relu()
-    return functional.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.einsum("ntc,ncyx->ntyx", weights, features).relu()
 
 
 def layer_cam(
-    forward: nn.Module,
+    forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
-    layer: nn.Module,
+    layer: Layer = None,
     create_graph: bool = False,
 ) -> Maps:
     """As `grad_cam`, with the positive gradient at each place as its weight (Jiang et al. 2021)."""
-    maps, gradients = layer_gradients(forward, images, targets, layer, create_graph=create_graph)
-    found = torch.einsum("ntcyx,ncyx->ntyx", gradients.relu(), maps).relu()
-    return functional.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=False)
+    features, gradients = layer_gradients(
+        forward, images, targets, layer, create_graph=create_graph
+    )
+    return torch.einsum("ntcyx,ncyx->ntyx", gradients.relu(), features).relu()
 
 
 def bcos(
@@ -123,10 +122,42 @@ def bcos(
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
     *,
+    layer: Layer = None,
     create_graph: bool = False,
 ) -> Maps:
     """Contributions by W(x), exact in dynamic linear networks (Böhle et al. 2022)."""
-    return explain(forward, images, targets, create_graph=create_graph).maps
+    if layer is None:
+        return explain(forward, images, targets, create_graph=create_graph).maps
+    with explanation_mode():
+        return input_x_gradient(forward, images, targets, layer=layer, create_graph=create_graph)
+
+
+def layer_gradients(
+    forward: Network,
+    images: Float[Tensor, "n c h w"],
+    targets: Targets | None,
+    layer: Layer,
+    *,
+    create_graph: bool = False,
+) -> tuple[Float[Tensor, "n d y x"], Float[Tensor, "n t d y x"]]:
+    """Features at a layer, and the gradient of each target with respect to them.
+
+    Raises:
+        UnknownName: there is no such layer.
+        InvalidInput: a target that does not exist, or a layer without features of places.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        split = split_at(forward, images, layer, create_graph=create_graph)
+        output = split.explain(split.features)
+        gradients = _gradients(output, split.features, targets, create_graph)
+        return (split.features if create_graph else split.features.detach()), gradients
+
+
+def upsampled(maps: Float[Tensor, "n t y x"], size: tuple[int, int]) -> Float[Tensor, "n t h w"]:
+    """Maps of a layer at the size of the images, bilinear as in the papers."""
+    if maps.shape[-2:] == size:
+        return maps
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def smoothed(maps: Float[Tensor, "*n h w"], side: int) -> Float[Tensor, "*n h w"]:
@@ -141,44 +172,11 @@ def smoothed(maps: Float[Tensor, "*n h w"], side: int) -> Float[Tensor, "*n h w"
     return functional.avg_pool2d(flat, side, stride=1, padding=side // 2).view(maps.shape)
 
 
-def _input_gradients(
-    forward: Network, images: Tensor, targets: Targets | None, create_graph: bool
-) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n t c h w"]]:
-    with torch.inference_mode(False), torch.enable_grad():
-        inputs = images.detach().clone().requires_grad_()
-        values = target_values(forward(inputs), targets)
-        gradients = _gradients(values, inputs, create_graph)
-        return (inputs if create_graph else inputs.detach()), gradients
-
-
-def layer_gradients(
-    forward: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    targets: Targets | None,
-    layer: nn.Module,
-    *,
-    create_graph: bool = False,
-) -> tuple[Float[Tensor, "n d y x"], Float[Tensor, "n t d y x"]]:
-    """Output of a layer, and the gradient of each target with respect to it.
-
-    Raises:
-        InvalidInput: the layer is not called once, or its output is not (n, d, y, x).
-    """
-    with torch.inference_mode(False), torch.enable_grad(), _output_of(layer) as seen:
-        # a graph from the images, in case that no weight before the layer has gradients
-        values = target_values(forward(images.detach().clone().requires_grad_()), targets)
-        if len(seen) != 1 or seen[0].dim() != 4:
-            raise InvalidInput(
-                f"The layer {type(layer).__name__} was called {len(seen)} times"
-                f"{f' and gave shape {tuple(seen[0].shape)}' if seen else ''}; the rule is once, "
-                "with an output (n, c, y, x). Give a convolution, a block or a stage."
-            )
-        gradients = _gradients(values, seen[0], create_graph)
-        return (seen[0] if create_graph else seen[0].detach()), gradients
-
-
-def _gradients(values: Tensor, source: Tensor, create_graph: bool) -> Tensor:
-    """Of each target, (n, t, *source)."""
+def _gradients(
+    output: Tensor, source: Tensor, targets: Targets | None, create_graph: bool
+) -> Float[Tensor, "n t d y x"]:
+    """Of each target."""
+    values = target_values(output, targets)
     count = values.shape[1]
     found = [
         torch.autograd.grad(
@@ -190,20 +188,3 @@ def _gradients(values: Tensor, source: Tensor, create_graph: bool) -> Tensor:
         for t in range(count)
     ]
     return torch.stack(found, dim=1)
-
-
-@contextmanager
-def _output_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What the layer gives to this thread; other threads that call it leave nothing here."""
-    seen: list[Tensor] = []
-    owner = threading.get_ident()
-
-    def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        if threading.get_ident() == owner:
-            seen.append(output)
-
-    handle = layer.register_forward_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()

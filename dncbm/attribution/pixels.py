@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dncbm.attribution.heads import Head
-from dncbm.attribution.methods import grad_cam, integrated_gradients, smoothed
+from dncbm.attribution.methods import grad_cam, integrated_gradients, smoothed, upsampled
 from dncbm.bcos.explain import explain
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.render import rgba, window_of
@@ -57,7 +57,9 @@ def pixel_maps(tower: nn.Module, pixels: Float[Tensor, "n 3 h w"], head: Head) -
         values = head(tower(pixels))
     layer = last_spatial_layer(tower, pixels[:1])
     if layer is not None:
-        maps = grad_cam(tower, pixels, head, layer=layer)
+        maps = upsampled(
+            grad_cam(tower, pixels, head, layer=layer), (pixels.shape[-2], pixels.shape[-1])
+        )
         return PixelMaps(values, maps, "grad_cam", None, None, None)
     side = 2 * round(_WINDOW * min(pixels.shape[-2:]) / 2) + 1
     maps = smoothed(integrated_gradients(tower, pixels, head, steps=_STEPS), side)

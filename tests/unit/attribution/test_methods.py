@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -6,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dncbm.attribution import methods
 from dncbm.bcos.explain import explain
@@ -65,10 +63,9 @@ def test_maps_of_a_layer_are_the_oracles(name: str) -> None:
 
     def slow(x: np.ndarray, k: int) -> np.ndarray:
         maps = net[:2](torch.from_numpy(x)[None])[0].numpy()
-        small = torch.from_numpy(getattr(oracle, name)(_of(net[2:], k), maps))[None, None]
-        return functional.interpolate(small, (5, 6), mode="bilinear", align_corners=False)[0, 0]
+        return getattr(oracle, name)(_of(net[2:], k), maps)
 
-    _each(found, slow)  # type: ignore[arg-type]
+    _each(found, slow)
 
 
 def test_bcos_maps_are_those_of_the_explanation() -> None:
@@ -107,22 +104,11 @@ def test_nothing_is_left_behind() -> None:
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_other_threads_leave_nothing_in_a_layers_maps() -> None:
-    net = _network()
-    with methods._output_of(net[1]) as seen:
-        other = threading.Thread(target=net, args=(_images(),))
-        other.start()
-        other.join()
-        assert seen == []
-        net(_images())
-    assert len(seen) == 1
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda net, x: methods.integrated_gradients(net, x, steps=0), "steps is 0"),
-        (lambda net, x: methods.grad_cam(net, x, layer=nn.Tanh()), "was called 0 times"),
+        (lambda net, x: methods.grad_cam(net, x, layer=nn.Tanh()), "was called no times"),
         (lambda net, x: methods.grad_cam(net, x, layer=net[4]), r"gave shape \(2, 20\)"),
         (lambda net, x: methods.smoothed(x, 2), "is 2; the rule is odd"),
         (lambda net, x: methods.gradient(net, x, 3), "Class 3 does not exist"),

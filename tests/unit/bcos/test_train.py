@@ -11,17 +11,11 @@ from torch import nn
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.layers import BcosConv2d, LogitLayer, logit_bias
 from dncbm.bcos.norms import BatchNormUncentered2d
-from dncbm.bcos.train import (
-    Photos,
-    Run,
-    TrainingConfig,
-    accuracy,
-    agreement,
-    train_classifier,
-    train_student,
-)
+from dncbm.bcos.train import TrainingConfig, agreement, train_classifier, train_student
 from dncbm.data.views import Views
 from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
+from dncbm.training.photos import Batches, Photos, Run, accuracy
+from dncbm.training.workers import ALONE
 
 VIEWS = Views(size=8, smallest=0.6)
 
@@ -214,10 +208,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_an_epoch_shows_every_photo_once() -> None:
     """In an order that depends on the epoch, and a last partial batch waits for the next epoch."""
-    from dncbm.bcos.train import _Batches
-    from dncbm.training.workers import ALONE
-
-    batches = _Batches(_photos(40), _config(batch_size=10), ALONE)
+    batches = Batches(_photos(40), _config(batch_size=10), ALONE)
     epochs = [np.concatenate([batches.share(3 * e + i).all for i in range(3)]) for e in range(2)]
     for rows in epochs:
         assert len(set(rows.tolist())) == 30
