@@ -103,7 +103,7 @@ BAD_ITEMS = {
     "huge runs": ({"segmentation": {"size": [30, 40], "counts": [10**9, 10**9]}}, "do not add up"),
     "no runs": ({"segmentation": {"size": [30, 40], "counts": {}}}, "neither a list nor text"),
     "packed damage": (
-        {"segmentation": {"size": [30, 40], "counts": "zz\u00e9"}}, "packed run lengths are damaged",
+        {"segmentation": {"size": [30, 40], "counts": "z\u00e9"}}, "packed run lengths are damaged",
     ),
     "packed without end": (
         {"segmentation": {"size": [30, 40], "counts": "o" * 99}}, "packed run lengths are damaged",
@@ -193,7 +193,7 @@ def test_bad_lines_of_yolo_are_listed(case: str, tmp_path: Path) -> None:
     [
         ("names: [a", "is not YAML"), ("names: {a: b}", "names must be a list, or numbers"),
         ("names: {[1]: b}", "is not YAML|names must be"), ("a" * 70_000, "more than 65,536 bytes"),
-        ("[" * 5_000, "is not YAML"), ("!!python/object:os.system {}", "is not YAML"),
+        ("[" * 2_000, "is not YAML"), ("!!python/object:os.system {}", "is not YAML"),
     ],
 )  # fmt: skip
 def test_names_that_cannot_be_read_are_told(names: str, why: str, tmp_path: Path) -> None:
