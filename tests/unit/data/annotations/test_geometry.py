@@ -56,16 +56,19 @@ def test_boxes_equal_the_oracle(
     np.testing.assert_array_equal(found, expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=120)
 @given(
     photo=st.tuples(sides, sides), size=st.integers(1, 9), geometry=st.sampled_from(NAMES),
     rings=st.lists(
         st.lists(st.tuples(quarters, quarters), min_size=3, max_size=6), min_size=1, max_size=2
     ),
+    same=st.booleans(),
 )  # fmt: skip
 def test_polygons_equal_the_oracle(
-    photo: tuple[int, int], size: int, geometry: str, rings: list[list[tuple[float, float]]]
-) -> None:
+    photo: tuple[int, int], size: int, geometry: str, rings: list[list[tuple[float, float]]],
+    same: bool,
+) -> None:  # fmt: skip
+    photo = (size, size) if same else photo  # so that corners lie on centres
     shape = Polygons(tuple(np.array(ring, dtype=float) for ring in rings))
     box = Box("x", 0.0, 0.0, 1.0, 1.0)
     found = drawn(Annotated(photo, (box,), (Segment("x", shape),)), size, geometry, "segments")
