@@ -92,15 +92,15 @@ def _pixels(source: ImageSource, row: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def contact_sheet(photos: Sequence[Composite], path: Path, columns: int = 12) -> None:
-    """The first photos of each group that there is in training and test, a row each."""
+    """Some photos of each group that there is in training and test, a row each."""
     groups = sorted(
         {(p.split, p.label, p.place) for p in photos if p.split != "validation"}, reverse=True
     )
     side = photos[0].pixels.shape[0]
     sheet = np.full((side * len(groups), side * columns, 3), 255, np.uint8)
     for row, group in enumerate(groups):
-        shown = [p for p in photos if (p.split, p.label, p.place) == group][:columns]
-        for column, photo in enumerate(shown):
+        members = [p for p in photos if (p.split, p.label, p.place) == group]
+        for column, photo in enumerate(members[:: -(-len(members) // columns)]):
             part = sheet[row * side : (row + 1) * side, column * side : (column + 1) * side]
             part[:] = photo.pixels
     Image.fromarray(sheet).save(path)
