@@ -22,7 +22,9 @@ _CLASSES, _PLACES = ("landbird", "waterbird"), ("land", "water")
 
 
 def is_waterbirds(path: Path) -> bool:
-    """Whether a CSV has the columns of Waterbirds."""
+    """Whether there is a CSV with the columns of Waterbirds."""
+    if not path.is_file():
+        return False
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return set(_REQUIRED) <= set(next(csv.reader(stream), []))
