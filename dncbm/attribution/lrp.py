@@ -163,7 +163,7 @@ class _Rules(TorchFunctionMode):
     def _by_share(
         self, func: Any, args: Any, kwargs: dict[str, Any], operands: list[Tensor]
     ) -> Tensor:
-        """LRP-ε: backwards, a division by what came out, the gradient, a product with what went in."""
+        """LRP-ε: the gradient, between a division by what came out and a product with what went."""
         entered = {id(x): _Scaled.apply(x, x.detach()) for x in operands}
 
         def replaced(value: Any) -> Any:
@@ -185,7 +185,7 @@ class _Scaled(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         [factor] = ctx.saved_tensors
         return gradient * factor, None
 
@@ -198,7 +198,7 @@ class _Passed(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 

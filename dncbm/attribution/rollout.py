@@ -123,8 +123,8 @@ def _rolled(found: list[Tensor], images: int) -> tuple[Float[Tensor, "n q k"], b
         pool = queries != keys and place + 1 == len(found)
         if rows != images or not fits or not (queries == keys or pool):
             raise InvalidInput(
-                f"Attention {place + 1} is {queries} x {keys}, {rows} times for {images} images; the "
-                " rule of rollout is attention of all tokens of an image to all. Use grad_cam "
+                f"Attention {place + 1} is {queries} x {keys}, {rows} of it for {images} images; "
+                "the rule of rollout is attention of all tokens of an image to all. Use grad_cam "
                 "or integrated_gradients."
             )
         if not pool:
