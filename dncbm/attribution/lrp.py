@@ -85,7 +85,7 @@ def lrp(
                 "relevance goes. Write that step without an in-place operation."
             )
         leaf = plain.requires_grad_()
-        slopes = target_gradients(_same(leaf), leaf, targets, create_graph=False)
+        slopes = target_gradients(leaf, leaf, targets, create_graph=False)
         count = slopes.shape[1]
         found = [
             torch.autograd.grad(
@@ -210,10 +210,6 @@ def _mark(value: Any) -> None:
 
 def _marked(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "_dncbm_explained")
-
-
-def _same(output: Tensor) -> Tensor:
-    return output.view_as(output)
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
