@@ -103,8 +103,7 @@ def _explained(
     try:
         with _Rules(features, epsilon):
             output = explain(features)
-        if not _marked(output):
-            raise _NoRule("a function of its own, which is not made of torch functions")
+            _check_graph(output)
         return output
     except _NoRule as error:
         frames = traceback.walk_tb(error.__traceback__)
@@ -200,6 +199,24 @@ class _Passed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
+
+
+def _check_graph(output: Tensor) -> None:
+    """Refuse autograd functions of the network's own, whose inside is not watched.
+
+    Raises:
+        _NoRule: there is one.
+    """
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        own = getattr(node, "_forward_cls", None)
+        if own not in (None, _Scaled, _Passed):
+            raise _NoRule(f"the autograd function {own.__name__}")
+        nodes += [before for before, _ in node.next_functions]
 
 
 def _mark(value: Any) -> None:

@@ -114,7 +114,7 @@ class _OfItsOwn(nn.Module):
         (nn.Sequential(nn.Sigmoid(), nn.Flatten()), "no rule for sigmoid in Sigmoid '0.0'"),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), "no rule for batch_norm in BatchNorm2d"),
         (_Overwrites(), "overwrites a value in place"),
-        (_OfItsOwn(), "no rule for a function of its own"),
+        (_OfItsOwn(), "no rule for the autograd function _Own"),
     ],
 )
 def test_steps_without_a_rule_are_named(part: nn.Module, message: str) -> None:
