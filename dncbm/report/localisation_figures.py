@@ -181,7 +181,7 @@ def _example(axis: Any, part: Part | None, picture: np.ndarray, *, side: int) ->
         return
     height, width = part.example.shape
     seen = _resized(picture, height, width)
-    axis.imshow(overlay(seen, part.example), interpolation="nearest")
+    axis.imshow(np.clip(overlay(seen, part.example), 0, 1), interpolation="nearest")
     for cell in range(1, side):
         axis.axhline(cell * height / side - 0.5, color=LINE, linewidth=0.8)
         axis.axvline(cell * width / side - 0.5, color=LINE, linewidth=0.8)
