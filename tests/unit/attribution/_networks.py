@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dncbm.attribution.layers import Layer, Split, split_at
-
 TARGETS = torch.tensor([[2, 0], [1, 1]])
 """Two targets for each of the two images."""
 
@@ -45,33 +43,3 @@ def each(
     for i, image in enumerate(images().numpy()):
         for t, k in enumerate(TARGETS[i].tolist()):
             np.testing.assert_allclose(found[i, t], slow(image, k), rtol=1e-5, atol=tolerance)
-
-
-class Cells(nn.Module):
-    """Four cells that the network sees one by one, as in DiFull: output (n, 4, k)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def split(self, pictures: Tensor, layer: Layer = None, *, create_graph: bool = False) -> Split:
-        """Features are those of the cells, put together again."""
-        inner = split_at(self.network, _cells(pictures), layer, create_graph=create_graph)
-        features = _picture(inner.features)
-
-        def explain(other: Tensor) -> Tensor:
-            # `inner` wants all cells once, or several times after each other
-            parts = _cells(other).unflatten(0, (-1, 4 * len(pictures))).flatten(0, 1)
-            return inner.explain(parts).unflatten(0, (-1, 4))
-
-        return Split(features, explain)
-
-
-def _cells(pictures: Tensor) -> Tensor:
-    halves = pictures.unflatten(-1, (2, -1)).unflatten(-3, (2, -1))
-    return halves.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-
-
-def _picture(cells: Tensor) -> Tensor:
-    grid = cells.unflatten(0, (-1, 2, 2)).permute(0, 3, 1, 4, 2, 5)
-    return grid.flatten(4, 5).flatten(2, 3)

@@ -45,7 +45,10 @@ def test_blocks_of_vision_transformers() -> None:
     ours = create_model("vitc_ti_patch1_14", num_classes=5)
     model = ImageModel(ours, encoding="inverse")
     middle, final = _layers(model, 224)
-    assert (middle, final) == ("network.0.transformer.encoder_5", "network.0.transformer.encoder_11")
+    assert (middle, final) == (
+        "network.0.transformer.encoder_5",
+        "network.0.transformer.encoder_11",
+    )
 
 
 def test_heads_that_can_be_told_apart() -> None:
