@@ -73,7 +73,10 @@ def test_the_mass_ratio_is_quantuss_attribution_localisation(quantus: Any) -> No
 def test_faithfulness_randomisation_and_robustness_run(
     quantus: Any, method: str, layer: str | None
 ) -> None:
-    net, options = _net(), {"method": method, "layer": layer, "chain": Chain(absolute=True)}
+    net = _net()
+    options: dict[str, Any] = {"method": method, "layer": layer, "chain": Chain(absolute=True)}
+    if method == "occlusion":
+        options["options"] = {"window": 2, "stride": 1}
     metrics = [
         quantus.PixelFlipping(features_in_step=5, disable_warnings=True),
         quantus.MPRT(disable_warnings=True, return_average_correlation=True),
