@@ -125,7 +125,7 @@ def aggregates(parts: Sequence[Part], setting: str, side: int) -> bytes:
     return _png(draw, max(width, 6.0), 1.0 + (_MAP + 0.08) * len(methods))
 
 
-def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int) -> None:
+def _bins(line: Any, part: Part | None, bins: Sequence[int], side: int) -> None:
     for axis, place in zip(line, bins, strict=True):
         axis.set_box_aspect(1)
         if part is None or not part.counts[place]:
@@ -141,7 +141,7 @@ def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int
             axis.axvline(cell * width / side - 0.5, color="white", linewidth=0.5, alpha=0.6)
 
 
-def _over(line: Sequence[Any], bins: Sequence[int], layer: str) -> None:
+def _over(line: Any, bins: Sequence[int], layer: str) -> None:
     for axis, place in zip(line, bins, strict=True):
         title = f"{EDGES[place]}–{EDGES[place + 1]} %"
         axis.set_title(title, fontsize=7, color=SOFT, pad=2)
