@@ -136,7 +136,7 @@ class _Done(NamedTuple):
     """Why the method is not defined there; empty if it is."""
 
 
-def localise_stage(  # noqa: PLR0913 - what a run is made of
+def localise_stage(
     data: str, out: Path, config: LocaliseConfig, *, model: str = "mini", dataset: bool = False,
     device: str = "auto", progress: Progress = no_progress,
 ) -> dict[str, Any]:  # fmt: skip
@@ -287,7 +287,7 @@ def _maps(task: _Task, reader: PhotoReader) -> Iterator[tuple[_Pictures, Tensor]
         first += len(grids.images)
 
 
-def _scored(  # noqa: PLR0913 - a batch and where it belongs
+def _scored(
     task: _Task, reader: PhotoReader, subject: Subject, maps: Tensor, pictures: _Pictures,
     kernel: int, store: MapStore,
 ) -> list[dict[str, Any]]:  # fmt: skip
@@ -350,7 +350,7 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def _write(  # noqa: PLR0913 - an artifact and all that is in it
+def _write(
     out: Path, recorded: dict[str, Any], inputs: dict[str, str], found: Candidates,
     tasks: Sequence[_Task], done: Sequence[_Done], undefined: list[dict[str, Any]],
 ) -> None:  # fmt: skip
@@ -412,5 +412,3 @@ def _picture(task: _Task, found: Candidates) -> tuple[np.ndarray, str]:
     rows = levels.unflatten(0, (side, side)).permute(0, 2, 1, 3, 4)  # r h c w 3
     picture = rows.flatten(0, 1).flatten(1, 2)
     return picture.numpy(), found.subject.names[int(task.plan.classes[0, 0])]
-
-

@@ -140,7 +140,7 @@ def _of_texts(encoder: Encoder, classes: tuple[str, ...]) -> Subject:
     )  # fmt: skip
 
 
-def _of_encoder(  # noqa: PLR0913 - an encoder and all that makes outputs of it
+def _of_encoder(
     encoder: Encoder, head: Head, names: tuple[str, ...], targets: TargetsOf, how: Confidence,
     *, spec: str, mark: str,
 ) -> Subject:  # fmt: skip
@@ -165,7 +165,7 @@ def _of_bcos(model: str, folder: Path, device: str) -> Subject:
     return _of_views(model, loaded.network, loaded.views, loaded.classes, device, how)
 
 
-def _of_views(  # noqa: PLR0913 - a network and the pixels that it takes
+def _of_views(
     model: str, network: nn.Module, views: Views, classes: tuple[str, ...], device: str,
     how: Confidence,
 ) -> Subject:  # fmt: skip
@@ -203,9 +203,7 @@ def _bcos_path(folder: Path) -> Path:
     raise ArtifactError(f"{folder} holds no B-cos network. Give what `dncbm bcosify` wrote.")
 
 
-def known_labels(
-    labels: Sequence[str | None], names: Sequence[str], spec: str
-) -> list[int | None]:
+def known_labels(labels: Sequence[str | None], names: Sequence[str], spec: str) -> list[int | None]:
     """Output of each image's class; None for images without one.
 
     Raises:

@@ -248,7 +248,9 @@ def test_settings_on_one_network_never_interfere() -> None:
     kinds = [GridPG(network, SIDE), DiFull(network, SIDE), DiPart(network, SIDE)]
     first = [kind(pictures) for kind in kinds]
     splits = [kind.split(pictures, "second") for kind in kinds]
-    for kind, expected, split in zip(reversed(kinds), reversed(first), reversed(splits), strict=True):
+    for kind, expected, split in zip(
+        reversed(kinds), reversed(first), reversed(splits), strict=True
+    ):
         torch.testing.assert_close(kind(pictures), expected)
         torch.testing.assert_close(split.explain(split.features.clone()), expected)
     assert not any(module._forward_hooks for module in network.modules())

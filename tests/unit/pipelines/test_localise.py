@@ -77,7 +77,8 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network that is opened, whatever is asked for; all photos are test photos."""
     monkeypatch.setattr(module, "open_subject", lambda _m, _c, targets, _d: _subject(targets))
     monkeypatch.setattr(
-        "pipelines.localised_photos.split_records", lambda source, _s: ["test"] * len(source.records)
+        "pipelines.localised_photos.split_records",
+        lambda source, _s: ["test"] * len(source.records),
     )
 
 
@@ -169,7 +170,8 @@ def test_concepts_are_targets_of_the_photos_that_show_them_most(
 ) -> None:
     result = localise_stage(
         str(photos), tmp_path / "out",
-        _config(targets="concepts", settings=("gridpg",), layers=("final",), smooth=()),
+        _config(targets="concepts", settings=("difull",), layers=("final",), smooth=(),
+                methods=("input_x_gradient",)),
     )  # fmt: skip
     assert {row["mean"] > 0.5 for row in result["means"]} == {True}
 
@@ -198,8 +200,9 @@ def test_a_setting_or_a_method_that_is_not_defined_is_told(
 
 @pytest.mark.usefixtures("colours")
 def test_the_command_prints_tables_and_one_json_line(photos: Path, tmp_path: Path) -> None:
-    arguments = ["localise", "--data", str(photos), "--out", str(tmp_path / "out"), "--grids", "1",
-                 "--methods", "gradient", "--layers", "final", "--settings", "difull", "--json"]  # fmt: skip
+    out = str(tmp_path / "out")
+    options = "--grids 1 --methods gradient --layers final --settings difull --json".split()
+    arguments = ["localise", "--data", str(photos), "--out", out, *options]
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, ran.output
     found = json.loads(ran.stdout.strip().splitlines()[-1])
