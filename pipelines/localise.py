@@ -1,6 +1,5 @@
 """Localisation of attribution methods: grids of photos, maps, scores, figures and a report."""
 
-import io
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from dncbm.artifacts import (
@@ -20,7 +18,6 @@ from dncbm.artifacts import (
     fingerprint,
     load_manifest,
     require_replaceable,
-    write_bytes,
 )
 from dncbm.attribution.aggregate import MapStore
 from dncbm.attribution.catalogue import method_named
@@ -33,6 +30,7 @@ from dncbm.data.sources import open_source
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.report.localisation import LocalisationReport, Part, write_report
 from dncbm.training.progress import Progress, no_progress
+from pipelines.localised_done import SCHEMA, Done, keep, read
 from pipelines.localised_models import Subject, TargetsOf, open_subject
 from pipelines.localised_photos import Candidates, Choice, PhotoReader, candidates
 from pipelines.workspace import is_current
@@ -127,15 +125,6 @@ class _Task:
         }  # fmt: skip
 
 
-class _Done(NamedTuple):
-    """What a task came to."""
-
-    rows: list[dict[str, Any]]
-    arrays: dict[str, Tensor]
-    reason: str
-    """Why the method is not defined there; empty if it is."""
-
-
 def localise_stage(
     data: str, out: Path, config: LocaliseConfig, *, model: str = "mini", dataset: bool = False,
     device: str = "auto", progress: Progress = no_progress,
@@ -226,27 +215,27 @@ def _methods(subject: Subject, config: LocaliseConfig) -> tuple[str, ...]:
 def _all_done(
     tasks: Sequence[_Task], reader: PhotoReader, subject: Subject, config: LocaliseConfig,
     progress: Progress,
-) -> Iterator[_Done]:  # fmt: skip
+) -> Iterator[Done]:  # fmt: skip
     total = len(tasks) * config.grids
     for number, task in enumerate(tasks):
-        found = _read(task.file)
+        found = read(task.file)
         if found is None:
 
             def tell(grids: int, before: int = number * config.grids) -> None:
                 progress("localise", before + grids, total)
 
             found = _measured(task, reader, subject, config, tell)
-            _keep(task.file, found)
+            keep(task.file, found)
         progress("localise", (number + 1) * config.grids, total)
         yield found
 
 
 def _measured(
     task: _Task, reader: PhotoReader, subject: Subject, config: LocaliseConfig, tell: Any
-) -> _Done:
+) -> Done:
     """Maps and scores of one task; a method that cannot be had there says why."""
     if task.method == "bcos" and not subject.is_bcos:
-        return _Done([], {}, "W(x) is exact in B-cos networks only.")
+        return Done([], {}, "W(x) is exact in B-cos networks only.")
     stores = {kernel: MapStore() for kernel in config.kernels}
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Tensor] = {}
@@ -258,13 +247,13 @@ def _measured(
                     arrays[f"example {kernel}"] = _example(maps[0, :1], kernel, pictures.size)
             tell(len(rows) // (len(task.setting.scored) * len(config.kernels)))
     except InvalidInput as error:
-        return _Done([], {}, str(error))
+        return Done([], {}, str(error))
     for kernel, store in stores.items():
         mean = store.aggregate()
         arrays[f"maps {kernel}"] = mean.maps.contiguous()
         arrays[f"counts {kernel}"] = torch.tensor(mean.counts)
         arrays[f"normaliser {kernel}"] = torch.tensor(mean.normaliser)
-    return _Done(rows, arrays, "")
+    return Done(rows, arrays, "")
 
 
 class _Pictures(NamedTuple):
@@ -319,40 +308,9 @@ def _example(maps: Tensor, kernel: int, size: tuple[int, int]) -> Tensor:
     return found.float().cpu().contiguous()
 
 
-def _keep(file: Path, done: _Done) -> None:
-    """Rows last: they say that the task is done."""
-    write_bytes(file.with_suffix(".safetensors"), save(done.arrays))
-    table = pa.Table.from_pylist(done.rows, schema=_SCHEMA)
-    table = table.replace_schema_metadata({"reason": done.reason})
-    stream = io.BytesIO()
-    pq.write_table(table, stream)
-    write_bytes(file.with_suffix(".parquet"), stream.getvalue())
-
-
-def _read(file: Path) -> _Done | None:
-    """What an earlier run kept of a task."""
-    try:
-        table = pq.read_table(file.with_suffix(".parquet"))
-        arrays = load(file.with_suffix(".safetensors").read_bytes())
-    except (OSError, ValueError, pa.ArrowInvalid):
-        return None
-    reason = (table.schema.metadata or {}).get(b"reason", b"").decode()
-    return _Done(table.to_pylist(), arrays, reason)
-
-
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("method", "layer", "module", "setting")),
-        *((name, pa.int32()) for name in ("side", "smooth", "grid", "cell")),
-        ("class", pa.string()), ("score", pa.float64()), ("chance", pa.float64()),
-        ("image", pa.string()), ("images", pa.list_(pa.string())),
-    ]
-)  # fmt: skip
-
-
 def _write(
     out: Path, recorded: dict[str, Any], inputs: dict[str, str], found: Candidates,
-    tasks: Sequence[_Task], done: Sequence[_Done], undefined: list[dict[str, Any]],
+    tasks: Sequence[_Task], done: Sequence[Done], undefined: list[dict[str, Any]],
 ) -> None:  # fmt: skip
     """The artifact: scores, figures, report and the means as metrics."""
     parts: list[Part] = []
@@ -379,7 +337,7 @@ def _write(
     )  # fmt: skip
     rows = [row for result in done for row in result.rows]
     with create_artifact(out, "localisation", config=recorded, inputs=inputs) as draft:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), draft.path / SCORES)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft.path / SCORES)
         figures = write_report(report, draft.path)
         draft.metrics.update(
             {
@@ -390,7 +348,7 @@ def _write(
         )  # fmt: skip
 
 
-def _parts(task: _Task, result: _Done) -> Iterator[Part]:
+def _parts(task: _Task, result: Done) -> Iterator[Part]:
     kernels = sorted({row["smooth"] for row in result.rows})
     for kernel in kernels:
         mine = [row for row in result.rows if row["smooth"] == kernel]

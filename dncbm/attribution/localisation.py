@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dncbm.attribution.methods import smoothed
 from dncbm.attribution.scores import cell_masks, mass_ratio
-from dncbm.attribution.settings import stitch
+from dncbm.attribution.tiles import stitch
 from dncbm.errors import InvalidInput, UnknownName
 
 Confidence = Literal["softmax", "sigmoid", "margin"]

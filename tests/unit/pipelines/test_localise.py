@@ -201,8 +201,9 @@ def test_a_setting_or_a_method_that_is_not_defined_is_told(
 @pytest.mark.usefixtures("colours")
 def test_the_command_prints_tables_and_one_json_line(photos: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    options = "--grids 1 --methods gradient --layers final --settings difull --json".split()
-    arguments = ["localise", "--data", str(photos), "--out", out, *options]
+    options = ["--grids", "1", "--methods", "gradient", "--layers", "final", "--json"]
+    arguments = ["localise", "--data", str(photos), "--out", out, *options,
+                 "--settings", "difull"]  # fmt: skip
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, ran.output
     found = json.loads(ran.stdout.strip().splitlines()[-1])
