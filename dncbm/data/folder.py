@@ -34,6 +34,18 @@ class FileSource:
             raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from error
 
 
+class GroupedFiles(FileSource):
+    """Files whose images belong to groups, in which a network may fail while its mean is fine."""
+
+    def __init__(
+        self, records: Sequence[ImageRecord], files: Sequence[Path], groups: Sequence[str | None]
+    ) -> None:
+        super().__init__(records, files)
+        self.groups = groups
+        listed = json.dumps([self.fingerprint, list(groups)])
+        self.fingerprint = hashlib.sha256(listed.encode()).hexdigest()
+
+
 def open_folder(root: Path) -> FileSource:
     """All images below `root`, sorted by path; class and split come from the folder names.
 
@@ -55,7 +67,12 @@ def holds_images(root: Path) -> bool:
 
 
 def _image_paths(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of images; links to folders are followed, but never in a circle."""
+    """Relative POSIX paths of images."""
+    return (name for name in paths_below(root) if is_image_name(name))
+
+
+def paths_below(root: Path) -> Iterator[str]:
+    """Relative POSIX paths of files; links to folders are followed, but never in a circle."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -64,7 +81,7 @@ def _image_paths(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         relative = Path(folder).relative_to(root)
-        yield from (name for f in files if is_image_name(name := (relative / f).as_posix()))
+        yield from ((relative / name).as_posix() for name in files)
 
 
 def _fingerprint(records: Sequence[ImageRecord], files: Sequence[Path]) -> str:
