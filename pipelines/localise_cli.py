@@ -41,6 +41,9 @@ def localise(
         str | None,
         typer.Option(help="Also smooth maps by Gaussians of these sides, such as 5,9."),
     ] = None,
+    box_data: Annotated[
+        str | None, typer.Option(help="Boxes of the photos (VOC, COCO, YOLO, ...): score them too.")
+    ] = None,
     photos: Annotated[int, typer.Option(help="Look at no more photos than this.")] = 2000,
     confidence: Annotated[
         float, typer.Option(help="Lowest probability of the right class; paper: 0.99.")
@@ -62,6 +65,7 @@ def localise(
         methods=_items(methods or ""), layers=_items(layers), settings=_items(settings),
         sides=_numbers(sides, "--sides"), grids=grids, targets=targets,  # type: ignore[arg-type]
         smooth=_numbers(smooth or "", "--smooth"), photos=photos, confidence=confidence, seed=seed,
+        boxes=box_data,
     )  # fmt: skip
     location = dataset or data
     if location is None:

@@ -1,7 +1,7 @@
 """What `dncbm localise` explains: a network with named outputs, and the pixels that it takes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,8 @@ from dncbm.predictor import Predictor
 from dncbm.training.devices import resolve_device
 from pipelines.recipes import PHOTO_TEMPLATES
 
+_GEOMETRIES = {"shortest": "shortest"}
+"""Of open_clip's resize modes; `squash` keeps no shape."""
 TargetsOf = Literal["classes", "concepts"]
 
 
@@ -46,6 +48,8 @@ class Subject:
     """How sure it is of an image, see `sure_images`."""
     fingerprint: str
     device: str
+    geometry: str = "centred"
+    """How photos become squares, as annotations are told."""
 
     @property
     def is_bcos(self) -> bool:
@@ -110,12 +114,8 @@ def with_concepts(subject: Subject, concepts: Sequence[int], scales: Tensor) -> 
     def some(embeddings: Tensor) -> Tensor:
         return head(embeddings)[:, chosen] / divided.to(embeddings)
 
-    return Subject(
-        spec=subject.spec, network=Headed(tower, some),
-        names=tuple(subject.names[c] for c in chosen), targets=subject.targets,
-        resize=subject.resize, normalise=subject.normalise, confidence=subject.confidence,
-        fingerprint=subject.fingerprint, device=subject.device,
-    )  # fmt: skip
+    names = tuple(subject.names[c] for c in chosen)
+    return replace(subject, network=Headed(tower, some), names=names)
 
 
 def _of_directory(model: str, targets: TargetsOf, device: str) -> Subject:
@@ -149,6 +149,7 @@ def _of_encoder(
         targets=targets, resize=encoder.preprocess.resize,
         normalise=encoder.preprocess.normalise, confidence=how,
         fingerprint=fingerprint([mark, targets, names]), device=encoder.device,
+        geometry=_GEOMETRIES.get(encoder.preprocess_config["resize_mode"], "resized"),
     )  # fmt: skip
 
 

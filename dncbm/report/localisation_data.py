@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 T = TypeVar("T")
 
@@ -34,6 +34,8 @@ class Part:
     """Of all bins."""
     example: Float[np.ndarray, "h w"]
     """The signed map of the first picture's first scored cell."""
+    mask: Bool[np.ndarray, "h w"]
+    """Where that map should lie."""
 
     @property
     def title(self) -> str:

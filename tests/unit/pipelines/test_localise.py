@@ -18,6 +18,7 @@ from dncbm.attribution.headed import Headed
 from dncbm.data.pixels import centred
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from pipelines import localise as module
+from pipelines import localised_tasks
 from pipelines.cli import app
 from pipelines.localise import LocaliseConfig, localise_stage
 from pipelines.localised_models import Subject, open_subject
@@ -139,7 +140,7 @@ def test_an_interrupted_run_goes_on(
     out, config = tmp_path / "out", _config(settings=("difull",), smooth=())
     whole = localise_stage(str(photos), tmp_path / "other", config)
     measured: list[str] = []
-    original = module._measured
+    original = localised_tasks.measured
 
     def interrupted(task: Any, *rest: Any) -> Any:
         measured.append(f"{task.method} {task.layer}")
@@ -147,7 +148,7 @@ def test_an_interrupted_run_goes_on(
             raise KeyboardInterrupt
         return original(task, *rest)
 
-    monkeypatch.setattr(module, "_measured", interrupted)
+    monkeypatch.setattr(localised_tasks, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         localise_stage(str(photos), out, config)
     assert not out.exists()
@@ -234,6 +235,29 @@ def test_bad_calls_are_refused(photos: Path, tmp_path: Path) -> None:
     assert isinstance(ran.exception, InvalidInput)
     ran = CliRunner().invoke(app, ["localise", "--out", "x"])
     assert "No photos given" in str(ran.exception)
+
+
+@pytest.mark.usefixtures("colours")
+def test_photos_with_boxes_are_scored_whole(photos: Path, tmp_path: Path) -> None:
+    """The box is the left half of each photo, as YOLO writes it."""
+    labels = tmp_path / "labels"
+    for k, name in enumerate(COLOURS):
+        (labels / name).mkdir(parents=True)
+        (labels / name / "0.txt").write_text(f"{k} 0.3 0.5 0.4 0.8\n")
+    (labels / "data.yaml").write_text("names: [red, green, blue, yellow]\n")
+    config = _config(settings=("difull",), boxes=str(labels), smooth=(), layers=("input",))
+    result = localise_stage(str(photos), tmp_path / "out", config)
+    rows = pq.read_table(result["scores"]).to_pylist()
+    boxed = [row for row in rows if row["setting"] == "boxes"]
+    assert len(boxed) == 2 * 4
+    for row in boxed:
+        assert row["image"].startswith(row["class"])
+        assert 0.3 < row["chance"] < 0.5
+        assert row["score"] == pytest.approx(row["chance"], abs=0.15)  # colour is everywhere
+    assert "aggatt-boxes-1" not in result["figures"]
+    assert load_manifest(tmp_path / "out", "localisation").inputs.keys() == {
+        "photos", "model", "boxes",
+    }  # fmt: skip
 
 
 def test_models_that_do_not_fit_are_refused() -> None:
