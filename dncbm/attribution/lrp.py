@@ -85,7 +85,7 @@ def lrp(
                 "relevance goes. Write that step without an in-place operation."
             )
         leaf = plain.requires_grad_()
-        slopes = target_gradients(_same(leaf), leaf, targets, create_graph=False)
+        slopes = target_gradients(leaf, leaf, targets, create_graph=False)
         count = slopes.shape[1]
         found = [
             torch.autograd.grad(
@@ -103,8 +103,7 @@ def _explained(
     try:
         with _Rules(features, epsilon):
             output = explain(features)
-        if not _marked(output):
-            raise _NoRule("a function of its own, which is not made of torch functions")
+            _check_graph(output)
         return output
     except _NoRule as error:
         frames = traceback.walk_tb(error.__traceback__)
@@ -202,6 +201,24 @@ class _Passed(torch.autograd.Function):
         return gradient, None
 
 
+def _check_graph(output: Tensor) -> None:
+    """Refuse autograd functions of the network's own, whose inside is not watched.
+
+    Raises:
+        _NoRule: there is one.
+    """
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        own = getattr(node, "_forward_cls", None)
+        if own not in (None, _Scaled, _Passed):
+            raise _NoRule(f"the autograd function {own.__name__}")
+        nodes += [before for before, _ in node.next_functions]
+
+
 def _mark(value: Any) -> None:
     """Note that a tensor comes from what is explained."""
     if isinstance(value, Tensor) and value.requires_grad:
@@ -210,10 +227,6 @@ def _mark(value: Any) -> None:
 
 def _marked(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "_dncbm_explained")
-
-
-def _same(output: Tensor) -> Tensor:
-    return output.view_as(output)
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
