@@ -32,9 +32,9 @@ class Part:
     """Maps in each bin."""
     normaliser: float
     """Of all bins."""
-    example: Float[np.ndarray, "h w"]
+    example: Float[np.ndarray, "y x"]
     """The signed map of the first picture's first scored cell."""
-    mask: Bool[np.ndarray, "h w"]
+    mask: Bool[np.ndarray, "y x"]
     """Where that map should lie."""
 
     @property

@@ -39,7 +39,8 @@ def test_everything_that_is_shown_is_written(tmp_path: Path) -> None:
     figures = write_report(_report(*parts), tmp_path)
     assert set(figures) == {"boxes", "aggatt-gridpg-2", "aggatt-difull-2", "examples"}
     for file in figures.values():
-        assert Image.open(tmp_path / file).width > 300
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width > 300
     page = (tmp_path / "report.html").read_text()
     assert "&lt;b&gt;model" in page
     assert "<b>model" not in page
