@@ -87,7 +87,8 @@ def show_means(result: dict[str, Any]) -> None:
     for setting, side in dict.fromkeys((row["setting"], row["side"]) for row in means):
         mine = [row for row in means if (row["setting"], row["side"]) == (setting, side)]
         chance = f"chance {mine[0]['chance']:.3f}, {mine[0]['maps']} maps each"
-        table = Table(title=f"{setting}, {side} x {side} ({chance})", title_justify="left")
+        size = f", {side} x {side}" if side > 1 else ""
+        table = Table(title=f"{setting}{size} ({chance})", title_justify="left")
         for heading in ("method", *layers):
             table.add_column(heading, justify="left" if heading == "method" else "right")
         for method, smooth in dict.fromkeys((row["method"], row["smooth"]) for row in mine):

@@ -208,8 +208,14 @@ def known_labels(labels: Sequence[str | None], names: Sequence[str], spec: str) 
     """Output of each image's class; None for images without one.
 
     Raises:
+        InvalidInput: no image has a class.
         UnknownName: no class of the data is among the outputs.
     """
+    if not any(labels):
+        raise InvalidInput(
+            "The photos have no classes; a grid needs several. Put each class into a folder of its "
+            "own, or give a model directory and --targets concepts."
+        )
     place = {name: k for k, name in enumerate(names)}
     found = [None if label is None else place.get(label) for label in labels]
     if all(k is None for k in found):
