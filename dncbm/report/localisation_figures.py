@@ -16,6 +16,8 @@ _COLOURS = ("#18796c", "#5f8fc4", "#b8471f", "#8a6bb1", "#b59a2c", "#5c6672")
 """Of layers, in the order in which they were given."""
 _ROW = 0.2
 """Inches of a box."""
+_BESIDE = 3
+"""Panels of box plots side by side."""
 _MAP = 0.82
 """Inches of a mean map."""
 _PANEL = 1.25
@@ -33,29 +35,31 @@ def setting_title(setting: str, side: int) -> str:
 
 
 def boxes(parts: Sequence[Part]) -> bytes:
-    """PNG: scores of each method and layer, one panel per setting, with the chance level."""
+    """PNG: scores of each method and layer, a panel per setting and side, with the chance level."""
     panels = unique((part.setting, part.side) for part in parts)
     methods = unique(part.title for part in parts)
     layers = layers_of(parts)
-    height = max(2.4, 1.3 + _ROW * len(methods) * (len(layers) + 1))
+    rows, columns = -(-len(panels) // _BESIDE), min(len(panels), _BESIDE)
+    height = max(2.0, 0.9 + _ROW * len(methods) * (len(layers) + 1))
+    step = len(layers) + 1
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis, panel in zip(axes.flat, panels, strict=False):
             mine = [part for part in parts if (part.setting, part.side) == panel]
             _box_panel(axis, mine, methods, layers)
             axis.set_title(setting_title(*panel), fontsize=11, color=INK)
-            if place == 0:
-                step = len(layers) + 1
-                middles = [m * step + (len(layers) - 1) / 2 for m in range(len(methods))]
-                axis.set_yticks(middles, methods)
-                axis.invert_yaxis()
+        middles = [place * step + (len(layers) - 1) / 2 for place in range(len(methods))]
+        axes[0, 0].set_yticks(middles, methods)
+        axes[0, 0].invert_yaxis()
         figure.legend(
             handles=_legend(layers), loc="outside lower center", ncols=len(layers) + 1,
             frameon=False, fontsize=9,
         )  # fmt: skip
 
-    return _png(draw, 1.9 + 2.6 * len(panels), height)
+    return _png(draw, 1.9 + 2.6 * columns, 0.4 + height * rows)
 
 
 def _box_panel(
@@ -155,7 +159,12 @@ def _over(line: Any, bins: Sequence[int], layer: str) -> None:
 def examples(
     parts: Sequence[Part], pictures: dict[tuple[str, int], tuple[np.ndarray, str]]
 ) -> bytes:
-    """PNG: one picture per setting, and below it the maps of all methods for its first cell."""
+    """PNG: one picture per setting, and below it the maps of all methods for its first cell.
+
+    Of several sizes of grids the smallest is shown.
+    """
+    least = min((part.side for part in parts if part.setting != BOXES), default=1)
+    parts = [part for part in parts if part.setting == BOXES or part.side == least]
     panels = unique((part.setting, part.side) for part in parts)
     methods, layers = unique(part.title for part in parts), layers_of(parts)
     found = {(part.setting, part.side, part.title, part.layer): part for part in parts}
