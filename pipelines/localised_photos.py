@@ -132,13 +132,13 @@ def candidates(
 def _drawn(subject: Subject, source: ImageSource, choice: Choice) -> list[int]:
     """Records to look at, in the order of the source."""
     records = source.records
-    rows = range(len(records))
+    rows = list(range(len(records)))
     if subject.targets == "classes":
         labels = known_labels([r.label for r in records], subject.names, subject.spec)
         rows = [row for row in rows if labels[row] is not None]
     splits = split_records(source, choice.seed)
     tested = [row for row in rows if splits[row] == "test"]
-    chosen = tested or list(rows)
+    chosen = tested or rows
     order = torch.randperm(len(chosen), generator=generator(choice.seed, "photos"))
     return sorted(chosen[place] for place in order[: choice.most].tolist())
 
