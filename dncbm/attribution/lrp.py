@@ -144,11 +144,11 @@ class _Rules(TorchFunctionMode):
             return func(*args, **kwargs)
         name = _name(func)
         func, kwargs = _out_of_place(func, kwargs)
-        if name in LINEAR and not kwargs.get("training") and (len(operands) == 1 or name in SUMS):
+        if _shares(name, args, kwargs, operands):
             result = self._by_share(func, args, kwargs, operands)
         else:
             result = func(*args, **kwargs)
-            if not _carries(result):
+            if not _carries(result) and name != "setitem":
                 return result
             if name in ACTIVATIONS:
                 [x] = operands
@@ -229,6 +229,15 @@ def _marked(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "_dncbm_explained")
 
 
+def _shares(name: str, args: Any, kwargs: dict[str, Any], operands: list[Tensor]) -> bool:
+    """Whether a function is linear in its operands, the rest given."""
+    if name not in LINEAR or kwargs.get("training"):
+        return False
+    if name in ("div", "true_divide"):
+        return len(operands) == 1 and args[0] is operands[0]
+    return len(operands) == 1 or name in SUMS
+
+
 def _flat(values: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for value in values:
@@ -248,8 +257,8 @@ def _name(func: Any) -> str:
         return str(getattr(func.__self__, "__name__", name))
     if name.startswith("__"):
         name = name.strip("_")
-        bare = {"getitem": "getitem", "truediv": "div"}
-        if name not in bare and name[:1] in "ri" and name[1:] in (*LINEAR, "truediv"):
+        bare = {"truediv": "div", "itruediv": "div", "idiv": "div"}
+        if name[:1] in "ri" and name[1:] in LINEAR - {"div"}:
             name = name[1:]
         return bare.get(name, name)
     return name.strip("_")

@@ -50,28 +50,26 @@ def test_guiding_reaches_networks_inside_functions() -> None:
 class _Meanwhile(nn.Module):
     """Lets another thread explain the same network, halfway through."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        self.networks = [network]  # in a list, so that it is no part of this one
         self.found: list[Tensor] = []
-        self.network: nn.Module | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        network, self.network = self.network, None
-        if network is not None:
-            other = threading.Thread(target=lambda: self.found.append(
-                methods.gradient(network, images(), TARGETS)))  # fmt: skip
-            other.start()
-            other.join()
+        def explain() -> None:
+            self.found.append(methods.gradient(self.networks[0], images(), TARGETS))
+
+        other = threading.Thread(target=explain)
+        other.start()
+        other.join()
         return features
 
 
 def test_other_threads_and_later_calls_are_not_guided() -> None:
     net, _ = _perceptron()
-    expected, guided = methods.gradient(net, images(), TARGETS), None
-    meanwhile = _Meanwhile()
+    expected = methods.gradient(net, images(), TARGETS)
+    meanwhile = _Meanwhile(net)
     slow = nn.Sequential(*net[:3], meanwhile, *net[3:])
-    object.__setattr__(meanwhile, "network", net)
-    meanwhile.__dict__["network"] = net
     guided = backprop.guided_backprop(slow, images(), TARGETS)
     torch.testing.assert_close(meanwhile.found[0], expected)
     torch.testing.assert_close(guided, backprop.guided_backprop(net, images(), TARGETS))

@@ -58,9 +58,7 @@ def _in_place(x: Tensor, y: Tensor) -> Tensor:
 )
 def test_sums_of_branches_share_relevance(add: Callable[[Tensor, Tensor], Tensor]) -> None:
     net = _Residual(add).double()
-    for layer in (None, "stem", "relu"):
-        if layer == "relu":
-            continue  # it is called twice
+    for layer in (None, "stem"):
         maps = lrp(net, images(), TARGETS, layer=layer)
         torch.testing.assert_close(
             maps.sum((-2, -1)), net(images()).detach().gather(1, TARGETS), rtol=1e-6, atol=1e-8
@@ -107,6 +105,33 @@ class _OfItsOwn(nn.Module):
         return _Own.apply(x)
 
 
+class _Does(nn.Module):
+    def __init__(self, what: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.what(x)
+
+
+def _set(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, 0] = x[:, 1] * 2
+    return x.flatten(1)
+
+
+def test_scaled_and_divided_values_keep_relevance() -> None:
+    def scaled(x: Tensor) -> Tensor:
+        x = x / 2
+        x *= 3
+        x /= 4
+        return -x.flatten(1)
+
+    net = _Does(scaled)
+    found = lrp(net, images(), TARGETS)
+    torch.testing.assert_close(found.sum((-2, -1)), net(images()).gather(1, TARGETS))
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
@@ -114,6 +139,11 @@ class _OfItsOwn(nn.Module):
         (nn.Sequential(nn.Sigmoid(), nn.Flatten()), "no rule for sigmoid in Sigmoid '0.0'"),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), "no rule for batch_norm in BatchNorm2d"),
         (_Overwrites(), "overwrites a value in place"),
+        (_Does(lambda x: 1 / (2 + x.abs())), "no rule for abs"),
+        (_Does(lambda x: (2 / x).flatten(1)), "no rule for r(true)?div in _Does '0'"),
+        (_Does(lambda x: torch.div(x.new_ones(()), x).flatten(1)), "no rule for div"),
+        (_Does(lambda x: (x * x).flatten(1)), "no rule for mul"),
+        (_Does(_set), "no rule for setitem"),
         (_OfItsOwn(), "no rule for the autograd function _Own"),
     ],
 )
