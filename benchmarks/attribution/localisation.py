@@ -75,6 +75,7 @@ def part_of(setting: Setting, grids: Any, method: str, layer: str, module: str |
         method=method, layer=layer, module=module or "", setting=setting.name, side=setting.side,
         smooth=1, scores=np.concatenate(scores), chance=1 / setting.side**2,
         means=mean.maps.numpy(), counts=mean.counts, normaliser=mean.normaliser, example=example,
+        mask=cell_masks(setting.side, *example.shape)[0].numpy(),
     )  # fmt: skip
 
 
