@@ -53,7 +53,7 @@ class PhotoReader:
     """
 
     def __init__(self, source: ImageSource, rows: Sequence[int], subject: Subject) -> None:
-        self._rows, self._subject = list(rows), subject
+        self._rows, self.subject = list(rows), subject
         self.ids = [source.records[row].id for row in rows]
 
         def one(photo: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class PhotoReader:
 
     def pixels(self, photos: Sequence[int]) -> Float[Tensor, "m 3 h w"]:
         """What the network takes."""
-        return self._subject.pixels(self.levels(photos))
+        return self.subject.pixels(self.levels(photos))
 
 
 class Candidates(NamedTuple):
@@ -83,6 +83,10 @@ class Candidates(NamedTuple):
     """Photos that were looked at."""
     broken: int
     """Photos that cannot be read, of those."""
+
+    def counts(self) -> dict[str, int]:
+        """Photos of grids, those looked at, and those that cannot be read."""
+        return {"photos": len(self.labels), "seen": self.seen, "broken": self.broken}
 
 
 def candidates(
@@ -128,13 +132,13 @@ def candidates(
 def _drawn(subject: Subject, source: ImageSource, choice: Choice) -> list[int]:
     """Records to look at, in the order of the source."""
     records = source.records
-    rows = range(len(records))
+    rows = list(range(len(records)))
     if subject.targets == "classes":
         labels = known_labels([r.label for r in records], subject.names, subject.spec)
         rows = [row for row in rows if labels[row] is not None]
     splits = split_records(source, choice.seed)
     tested = [row for row in rows if splits[row] == "test"]
-    chosen = tested or list(rows)
+    chosen = tested or rows
     order = torch.randperm(len(chosen), generator=generator(choice.seed, "photos"))
     return sorted(chosen[place] for place in order[: choice.most].tolist())
 

@@ -5,6 +5,7 @@ connected layers without a pool before them take one. Positions can be interpola
 """
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,6 +48,7 @@ def with_interpolated_positions(network: nn.Module, times: int) -> nn.Module:
     shared = {id(part): part for part in (*network.parameters(), *network.buffers())}
     grown = copy.deepcopy(network, shared)
     changed = 0
+    module: Any
     for module in list(grown.modules()):
         if hasattr(module, "set_input_size") and hasattr(module, "patch_embed"):  # timm's own way
             height, width = module.patch_embed.img_size

@@ -16,42 +16,50 @@ _COLOURS = ("#18796c", "#5f8fc4", "#b8471f", "#8a6bb1", "#b59a2c", "#5c6672")
 """Of layers, in the order in which they were given."""
 _ROW = 0.2
 """Inches of a box."""
+_BESIDE = 3
+"""Panels of box plots side by side."""
 _MAP = 0.82
 """Inches of a mean map."""
 _PANEL = 1.25
 """Inches of an example."""
+BOXES = "boxes"
+"""Whole photos, whose maps should lie in boxes: no setting of grids."""
 _NAMES = {"gridpg": "GridPG", "difull": "DiFull", "dipart": "DiPart"}
 
 
 def setting_title(setting: str, side: int) -> str:
-    """`GridPG, 2 × 2`."""
+    """`GridPG, 2 × 2`, or `Boxes`."""
+    if setting == BOXES:
+        return "Boxes"
     return f"{_NAMES.get(setting, setting)}, {side} × {side}"
 
 
 def boxes(parts: Sequence[Part]) -> bytes:
-    """PNG: scores of each method and layer, one panel per setting, with the chance level."""
+    """PNG: scores of each method and layer, a panel per setting and side, with the chance level."""
     panels = unique((part.setting, part.side) for part in parts)
     methods = unique(part.title for part in parts)
     layers = layers_of(parts)
-    height = max(2.4, 1.3 + _ROW * len(methods) * (len(layers) + 1))
+    rows, columns = -(-len(panels) // _BESIDE), min(len(panels), _BESIDE)
+    height = max(2.0, 0.9 + _ROW * len(methods) * (len(layers) + 1))
+    step = len(layers) + 1
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis, panel in zip(axes.flat, panels, strict=False):
             mine = [part for part in parts if (part.setting, part.side) == panel]
             _box_panel(axis, mine, methods, layers)
             axis.set_title(setting_title(*panel), fontsize=11, color=INK)
-            if place == 0:
-                step = len(layers) + 1
-                middles = [m * step + (len(layers) - 1) / 2 for m in range(len(methods))]
-                axis.set_yticks(middles, methods)
-                axis.invert_yaxis()
+        middles = [place * step + (len(layers) - 1) / 2 for place in range(len(methods))]
+        axes[0, 0].set_yticks(middles, methods)
+        axes[0, 0].invert_yaxis()
         figure.legend(
             handles=_legend(layers), loc="outside lower center", ncols=len(layers) + 1,
             frameon=False, fontsize=9,
         )  # fmt: skip
 
-    return _png(draw, 1.9 + 2.6 * len(panels), height)
+    return _png(draw, 1.9 + 2.6 * columns, 0.4 + height * rows)
 
 
 def _box_panel(
@@ -72,7 +80,7 @@ def _box_panel(
     for level in {part.chance for part in parts}:
         axis.axvline(level, color=SOFT, linewidth=1.2, dashes=(4, 3), zorder=0)
     axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel("share of positive mass in the cell", fontsize=9)
+    axis.set_xlabel("share of positive mass inside", fontsize=9)
     axis.tick_params(labelsize=9)
     axis.grid(visible=False, axis="y")
     axis.grid(visible=True, axis="x")
@@ -125,7 +133,7 @@ def aggregates(parts: Sequence[Part], setting: str, side: int) -> bytes:
     return _png(draw, max(width, 6.0), 1.0 + (_MAP + 0.08) * len(methods))
 
 
-def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int) -> None:
+def _bins(line: Any, part: Part | None, bins: Sequence[int], side: int) -> None:
     for axis, place in zip(line, bins, strict=True):
         axis.set_box_aspect(1)
         if part is None or not part.counts[place]:
@@ -141,7 +149,7 @@ def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int
             axis.axvline(cell * width / side - 0.5, color="white", linewidth=0.5, alpha=0.6)
 
 
-def _over(line: Sequence[Any], bins: Sequence[int], layer: str) -> None:
+def _over(line: Any, bins: Sequence[int], layer: str) -> None:
     for axis, place in zip(line, bins, strict=True):
         title = f"{EDGES[place]}–{EDGES[place + 1]} %"
         axis.set_title(title, fontsize=7, color=SOFT, pad=2)
@@ -151,7 +159,12 @@ def _over(line: Sequence[Any], bins: Sequence[int], layer: str) -> None:
 def examples(
     parts: Sequence[Part], pictures: dict[tuple[str, int], tuple[np.ndarray, str]]
 ) -> bytes:
-    """PNG: one picture per setting, and below it the maps of all methods for its first cell."""
+    """PNG: one picture per setting, and below it the maps of all methods for its first cell.
+
+    Of several sizes of grids the smallest is shown.
+    """
+    least = min((part.side for part in parts if part.setting != BOXES), default=1)
+    parts = [part for part in parts if part.setting == BOXES or part.side == least]
     panels = unique((part.setting, part.side) for part in parts)
     methods, layers = unique(part.title for part in parts), layers_of(parts)
     found = {(part.setting, part.side, part.title, part.layer): part for part in parts}
@@ -167,7 +180,8 @@ def examples(
             picture, name = pictures[panel]
             top = axes[0, start + (len(layers) - 1) // 2]
             top.imshow(picture, interpolation="nearest")
-            title = f"{setting_title(*panel)}\ntop left: {_short(name)}"
+            where = "" if panel[0] == BOXES else "top left: "
+            title = f"{setting_title(*panel)}\n{where}{_short(name)}"
             top.set_title(title, fontsize=8, color=INK)
             for row, method in enumerate(methods, start=1):
                 for column, layer in enumerate(layers):
@@ -194,10 +208,13 @@ def _example(axis: Any, part: Part | None, picture: np.ndarray, *, side: int) ->
     for cell in range(1, side):
         axis.axhline(cell * height / side - 0.5, color=LINE, linewidth=0.8)
         axis.axvline(cell * width / side - 0.5, color=LINE, linewidth=0.8)
-    frame = (-0.5, -0.5), width / side, height / side
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle(*frame, fill=False, edgecolor=MAIN, linewidth=1.6))
+    framed = np.pad(part.mask, 1)
+    axis.contour(
+        np.arange(-1, width + 1), np.arange(-1, height + 1), framed, levels=[0.5], colors=[MAIN],
+        linewidths=1.6,
+    )  # fmt: skip
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
     score = f"{part.scores[0]:.2f}"
     colour = MAIN if part.scores[0] > part.chance else OTHER
     axis.text(0.97, 0.04, score, ha="right", va="bottom", fontsize=7.5, color=colour,
