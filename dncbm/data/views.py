@@ -57,9 +57,7 @@ class Views:
         """The crops, interpolated bilinearly; meant for crops that are enlarged, not shrunk."""
         return self._normalised(self.crops(photos.float(), boxes) / 255)
 
-    def crops(
-        self, maps: Float[Tensor, "n c h w"], boxes: Boxes
-    ) -> Float[Tensor, "n c size size"]:
+    def crops(self, maps: Float[Tensor, "n c h w"], boxes: Boxes) -> Float[Tensor, "n c size size"]:
         """The same crops of what belongs to the photos pixel by pixel; nothing is normalised."""
         height, width, y, x, turned = boxes.to(maps).unbind(1)
         zero = torch.zeros_like(y)

@@ -5,7 +5,7 @@ input x gradient or integrated gradients (a map each), B-cos networks by the dyn
 themselves: six channels, not the contributions, which the input would dominate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dncbm.attribution import methods
 from dncbm.attribution.layers import token_grid
@@ -93,6 +94,14 @@ class Explainer:
             classes: one per image.
             create_graph: keep what a loss on logits and maps needs to train the network.
         """
+        if create_graph:  # fused attention has no second derivative
+            with sdpa_kernel(SDPBackend.MATH):
+                return self._explained(network, pixels, classes, create_graph=True)
+        return self._explained(network, pixels, classes, create_graph=False)
+
+    def _explained(
+        self, network: nn.Module, pixels: Tensor, classes: Tensor | None, *, create_graph: bool
+    ) -> Explained:
         logits: list[Tensor] = []
 
         def seen(images: Tensor) -> Tensor:
@@ -187,7 +196,8 @@ def _with_places(network: nn.Module, example: Tensor) -> list[str]:
 
         return hook
 
-    handles = [m.register_forward_hook(note(name)) for name, m in network.named_modules() if name]
+    modules = dict(network.named_modules())
+    handles = [m.register_forward_hook(note(name)) for name, m in modules.items() if name]
     try:
         with torch.no_grad():
             outputs = network(example).shape[1]
@@ -198,13 +208,25 @@ def _with_places(network: nn.Module, example: Tensor) -> list[str]:
     return [
         name
         for name in ended
-        if ended.count(name) == 1 and _has_places(shapes[name], outputs, high, wide)
+        if ended.count(name) == 1
+        and _has_places(shapes[name], outputs, high, wide)
+        and not (len(shapes[name]) == 4 and _within_tokens(name, shapes))
+        and not (len(shapes[name]) == 3 and isinstance(modules[name], nn.Linear))  # a query, say
     ]
+
+
+def _within_tokens(name: str, shapes: Mapping[str, torch.Size]) -> bool:
+    """Whether a module is a part of one that gives tokens: its four axes are heads, not maps."""
+    parts = name.split(".")
+    around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    return any(len(shapes.get(outer, ())) == 3 for outer in around)
 
 
 def _has_places(shape: torch.Size, outputs: int, high: int, wide: int) -> bool:
     if len(shape) == 4:
-        return shape[-1] * shape[-2] > 1 and shape[1] != outputs
+        rows, columns = shape[2:]
+        is_alike = abs(rows * wide - columns * high) < max(high, wide)  # up to rounding
+        return is_alike and rows * columns > 1 and shape[1] != outputs
     if len(shape) != 3:
         return False
     grid = token_grid(shape[1], high, wide)

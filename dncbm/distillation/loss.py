@@ -79,6 +79,21 @@ def similarities(
     return (_unit(first) * _unit(second)).sum(dim=1)
 
 
+def embedding_loss(
+    student: Float[Tensor, "N D"], teacher: Float[Tensor, "_N _D"]
+) -> Float[Tensor, ""]:
+    """Squared distance of embeddings over the teacher's mean squared length.
+
+    Unlike a cosine it fixes the length too, which an autoencoder of raw embeddings sees.
+
+    Raises:
+        InvalidInput: another width.
+    """
+    _require_alike(student, teacher, "embeddings")
+    size = teacher.square().sum(dim=1).mean().clamp_min(1e-12)
+    return (student - teacher).square().sum(dim=1).mean() / size
+
+
 def relational_loss(
     student: Float[Tensor, "N D"], teacher: Float[Tensor, "N E"]
 ) -> Float[Tensor, ""]:
