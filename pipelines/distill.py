@@ -274,8 +274,11 @@ class _Job:
         cbm = model.cbm
         found = head_accuracy(self.student.side, self.teacher.side, photos, model, self.device)
         heads = {"dncbm" if name == DENSE else name: value for name, value in found.items()}
-        kept = {k: cbm.metrics[k] for k in ("nec", "ncc") if k in cbm.metrics}
-        trained = TrainedProbe(cbm.probe, cbm.nec_probes, cbm.temperatures, {}, [])
+        kept: dict[str, Any] = {k: cbm.metrics[k] for k in ("nec", "ncc") if k in cbm.metrics}
+        trained = TrainedProbe(
+            probe=cbm.probe, nec_probes=cbm.nec_probes, temperatures=cbm.temperatures, metrics={},
+            history=[],
+        )  # fmt: skip
         encoder = load_encoder(self.encoder_spec, device="cpu", precision="fp32")
         save_cbm(
             self.workspace.cbm, trained,

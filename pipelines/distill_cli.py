@@ -40,7 +40,7 @@ def distill(
         typer.Option(
             help="scratch:NAME (ours), scratch:timm:NAME or scratch:torchvision:NAME without "
             "trained weights, timm:NAME[@FILE], torchvision:NAME[@FILE], or for encoders an "
-            "open_clip architecture."
+            "open_clip architecture or the directory of an earlier student."
         ),
     ],
     data: Data = None,

@@ -19,7 +19,7 @@ from dncbm.distillation.recipe import DistillRecipe
 from dncbm.distillation.viewed import Viewed
 from dncbm.encoders.clip import Encoder, load_encoder
 from dncbm.encoders.spec import BCOS
-from dncbm.encoders.trained import build_tower
+from dncbm.encoders.trained import build_tower, load_tower, trained_folder
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.predictor import Predictor
 from pipelines.bcosify import weights_mark
@@ -29,7 +29,8 @@ ENCODER: Final = "encoder"
 CBM: Final = "cbm"
 _HELP = (
     "A student is scratch:NAME, scratch:timm:NAME, scratch:torchvision:NAME, timm:NAME[@FILE], "
-    "torchvision:NAME[@FILE], or for encoders an open_clip architecture."
+    "torchvision:NAME[@FILE], or for encoders an open_clip architecture or what was distilled "
+    "before."
 )
 
 
@@ -157,6 +158,8 @@ def open_student(recipe: DistillRecipe, teacher: Teacher) -> Student:
 
 def _built(recipe: DistillRecipe, teacher: Teacher) -> tuple[Blueprint, nn.Module, Views | None]:
     """Blueprint, network, and the pixels that it was made for, where it was."""
+    if teacher.kind != CLASSIFIER and trained_folder(recipe.student) is not None:
+        return _distilled_before(recipe, teacher)
     scheme, _, name = recipe.student.partition(":")
     settings: dict[str, Any] = {"num_classes": teacher.width, **recipe.network}
     if scheme in FAMILIES:
@@ -185,6 +188,24 @@ def _built(recipe: DistillRecipe, teacher: Teacher) -> tuple[Blueprint, nn.Modul
     side = size if isinstance(size, int) else size[0]
     views = teacher.side.views
     return blueprint, network, Views(size=side, mean=views.mean, std=views.std)
+
+
+def _distilled_before(
+    recipe: DistillRecipe, teacher: Teacher
+) -> tuple[Blueprint, nn.Module, Views]:
+    """An encoder that was trained here, to go on with."""
+    path = trained_folder(recipe.student) or Path(recipe.student)
+    _refuse(recipe.network, recipe.student)
+    found = load_tower(path)
+    if found.embed_dim != teacher.width:
+        raise InvalidInput(
+            f"{recipe.student} has embeddings of width {found.embed_dim}, its teacher of "
+            f"{teacher.width}; the rule is one width. Choose a student of the same teacher."
+        )
+    size, mean, std = (found.preprocess[name] for name in ("size", "mean", "std"))
+    side = size if isinstance(size, int) else size[0]
+    views = Views(size=side, mean=tuple(mean), std=tuple(std))
+    return Blueprint(**found.manifest.config["blueprint"]), found.tower, views
 
 
 def _refuse(settings: Mapping[str, Any], student: str) -> None:

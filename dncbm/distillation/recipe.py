@@ -19,7 +19,7 @@ class DistillRecipe:
     student: str
     """`scratch:NAME` of our networks, `scratch:timm:NAME` or `scratch:torchvision:NAME` without
     trained weights, `timm:NAME[@FILE]`, `torchvision:NAME[@FILE]`, or for encoders an open_clip
-    architecture."""
+    architecture, or the directory of one that was distilled before."""
     data: str | None = None
     dataset: str | None = None
     size: int | None = None

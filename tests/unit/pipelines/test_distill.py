@@ -134,7 +134,7 @@ def test_an_encoder_and_the_whole_chain_behind_its_student(photos: Path, tmp_pat
     net = ["--set", "network.small_inputs=true", "--set", "network.width=4", "--size", "32"]
     result = called(
         "distill", "--teacher", "mini", "--student", "scratch:standard_resnet18",
-        "--data", str(photos), "--out", str(out), "--set", "training.relational_weight=1",
+        "--data", str(photos), "--out", str(out), "--set", "training.relational_weight=1.0",
         *tiny, *net,
     )  # fmt: skip
     assert result["parameters"] * 4 <= result["teacher_parameters"]
@@ -145,7 +145,7 @@ def test_an_encoder_and_the_whole_chain_behind_its_student(photos: Path, tmp_pat
     embedded = called("embed", "--encoder", str(out), "--data", str(photos), "--out", str(model),
                       "--device", "cpu", "--workers", "0")  # fmt: skip
     assert embedded["encoder"] == f"trained:{out}"
-    called("discover", str(model), "--set", "sae.num_concepts=16", "--set", "sae.steps=20")
+    called("discover", str(model), "--set", "sae.num_concepts=16", "--set", "sae.max_steps=20")
     words = tmp_path / "words.txt"
     words.write_text("\n".join(["cat", "dog", "red", "green", "noise", "grey", "stone", "grass"]))
     called("name", str(model), "--vocabulary", str(words))
@@ -153,8 +153,8 @@ def test_an_encoder_and_the_whole_chain_behind_its_student(photos: Path, tmp_pat
     called("predict", str(model), str(photos / "cat" / "0.png"), "--device", "cpu")
     small = tmp_path / "small"
     result = called(
-        "distill", "--teacher", str(model), "--student", "scratch:standard_resnet18",
-        "--data", str(photos), "--out", str(small), *tiny, *net,
+        "distill", "--teacher", str(model), "--student", str(out),
+        "--data", str(photos), "--out", str(small), *tiny,
     )  # fmt: skip
     names = ("agreement", "contribution_similarity", "top_concepts", "accuracy")
     assert {f"held_out_{name}" for name in names} <= result.keys()
@@ -165,9 +165,8 @@ def test_an_encoder_and_the_whole_chain_behind_its_student(photos: Path, tmp_pat
     assert student.cbm.metrics["test_accuracy"].keys() >= {"dncbm"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "distil_encoder", None)
-        again = called("distill", "--teacher", str(model), "--student",
-                       "scratch:standard_resnet18", "--data", str(photos), "--out", str(small),
-                       *tiny, *net)  # fmt: skip
+        again = called("distill", "--teacher", str(model), "--student", str(out),
+                       "--data", str(photos), "--out", str(small), *tiny)  # fmt: skip
     assert again == result
 
 
