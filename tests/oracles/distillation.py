@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tests.oracles.views import between
+
 
 def logit_loss(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
     """T² KL(softmax(z_T / T) || softmax(z_S / T)), sum over classes, mean over rows."""
@@ -84,7 +86,7 @@ def maps_in_crops(
             for j in range(size):
                 y = (centre_y + 1) / 2 + height * ((i + 0.5) / size - 0.5)
                 x = (centre_x + 1) / 2 + width * turned * ((j + 0.5) / size - 0.5)
-                found[n, :, i, j] = _at(whole[n], y * photo[0] - 0.5, x * photo[1] - 0.5)
+                found[n, :, i, j] = between(whole[n], y * photo[0] - 0.5, x * photo[1] - 0.5)
     return found
 
 
@@ -95,16 +97,5 @@ def _enlarged(maps: np.ndarray, photo: tuple[int, int]) -> np.ndarray:
     for i in range(high):
         for j in range(wide):
             place = (i + 0.5) * rows / high - 0.5, (j + 0.5) * columns / wide - 0.5
-            found[:, i, j] = _at(maps, *place)
+            found[:, i, j] = between(maps, *place)
     return found
-
-
-def _at(maps: np.ndarray, y: float, x: float) -> np.ndarray:
-    """Values between the middles of pixels; beyond the border those of the border."""
-    total = np.zeros(len(maps))
-    for row in (math.floor(y), math.floor(y) + 1):
-        for column in (math.floor(x), math.floor(x) + 1):
-            weight = (1 - abs(y - row)) * (1 - abs(x - column))
-            place = min(max(row, 0), maps.shape[1] - 1), min(max(column, 0), maps.shape[2] - 1)
-            total += weight * maps[:, place[0], place[1]]
-    return total

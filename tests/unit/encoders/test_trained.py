@@ -18,6 +18,7 @@ from dncbm.encoders.trained import (
     trained_folder,
 )
 from dncbm.errors import ArtifactError, ArtifactMismatch, InvalidInput
+from dncbm.naming.vocabulary import build_vocabulary
 from pipelines.recipes import located_network
 
 SMALL = Blueprint(
@@ -148,3 +149,10 @@ def test_specs(tmp_path: Path, mini: Encoder) -> None:
     assert trained_folder("mini") is None
     assert trained_folder("ViT-B-32:openai") is None
     assert trained_folder(str(tmp_path / "student")) == tmp_path / "student" / "encoder"
+
+
+def test_naming_refuses_images_alone_and_says_what_to_do(tmp_path: Path, mini: Encoder) -> None:
+    _saved(tmp_path, mini, text=None)
+    found = load_encoder(str(tmp_path), device="cpu")
+    with pytest.raises(InvalidInput, match=r"no text tower.*--teacher mini"):
+        build_vocabulary(["dog", "cat"], found.encode_texts, templates=("{}",))
