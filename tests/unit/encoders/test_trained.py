@@ -155,4 +155,4 @@ def test_naming_refuses_images_alone_and_says_what_to_do(tmp_path: Path, mini: E
     _saved(tmp_path, mini, text=None)
     found = load_encoder(str(tmp_path), device="cpu")
     with pytest.raises(InvalidInput, match=r"no text tower.*--teacher mini"):
-        build_vocabulary(["dog", "cat"], found.encode_texts, templates=("{}",))
+        build_vocabulary(["dog", "cat"], found.encode_texts, encoder_fingerprint="f")
