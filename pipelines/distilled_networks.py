@@ -170,8 +170,8 @@ def _built(recipe: DistillRecipe, teacher: Teacher) -> tuple[Blueprint, nn.Modul
     if scheme == SCRATCH and name.partition(":")[0] in FAMILIES:
         _refuse(recipe.network, recipe.student)
         spec = parse_classifier(name)
-        network, views = build_classifier(spec.family, spec.name, teacher.width)
-        return Blueprint(family=spec.family, name=spec.name, arguments=settings), network, views
+        network, _ = build_classifier(spec.family, spec.name, teacher.width)
+        return Blueprint(family=spec.family, name=spec.name, arguments=settings), network, None
     if scheme == SCRATCH:
         blueprint = Blueprint(family=SCRATCH, name=name, arguments=settings)
     elif teacher.kind == CLASSIFIER:
