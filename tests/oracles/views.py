@@ -18,14 +18,14 @@ def cropped(
                 # shares of the photo, from 0 at its first edge to 1 at its last
                 y = (centre_y + 1) / 2 + height * ((i + 0.5) / size - 0.5)
                 x = (centre_x + 1) / 2 + width * turned * ((j + 0.5) / size - 0.5)
-                levels = _between(photo, y * photo.shape[1] - 0.5, x * photo.shape[2] - 0.5)
+                levels = between(photo, y * photo.shape[1] - 0.5, x * photo.shape[2] - 0.5)
                 found[n, :, i, j] = (levels / 255 - np.array(mean)) / np.array(std)
     return found
 
 
-def _between(photo: np.ndarray, y: float, x: float) -> np.ndarray:
+def between(photo: np.ndarray, y: float, x: float) -> np.ndarray:
     """Levels at a place between pixel centres; beyond the border those of the border."""
-    total = np.zeros(3)
+    total = np.zeros(len(photo))
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):
             weight = (1 - abs(y - row)) * (1 - abs(x - column))
