@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dncbm.artifacts import MANIFEST
 from dncbm.config import check_types, checked_fields
 from dncbm.errors import InvalidInput, UnknownName
 
@@ -147,8 +148,11 @@ def _located_dataset(text: str, base: Path) -> str:
 def located_network(text: str, base: Path) -> str:
     """An encoder or a classifier with an absolute path where it names a file or a folder."""
     scheme, _, folder = text.partition(":")
-    if folder and scheme in ("local-dir", "bcos"):
+    if folder and scheme in ("local-dir", "bcos", "trained"):
         return f"{scheme}:{located(folder, base)}"
+    here = base / Path(text).expanduser()
+    if any((place / MANIFEST).is_file() for place in (here, here / "encoder")):
+        return f"trained:{located(text, base)}"
     for mark in ("@", ":"):  # ARCH:TAG@FILE or ARCH:FILE; a tag or a hub id is no file
         before, _, path = text.partition(mark)
         if path and before != "hf-hub" and (base / Path(path).expanduser()).is_file():

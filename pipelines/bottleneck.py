@@ -126,14 +126,16 @@ def baselines(
 ) -> dict[str, float | None]:
     """Test accuracy of zero-shot and of a linear probe on the same embeddings."""
     classes = class_names(embeddings)
-    texts = encoder.encode_texts(
-        [readable(name) for name in classes], templates=list(recipe.templates)
-    )
     vectors = {split: embeddings.load(rows) for split, (rows, _) in data.items() if len(rows)}
     labels = {split: indices for split, (_, indices) in data.items() if len(indices)}
     if "test" not in vectors:
         return {"zero_shot": None, "linear_probe": None}
     linear = linear_probe_accuracy(vectors, labels, classes, probe_config(recipe))
+    if not encoder.has_texts:
+        return {"zero_shot": None, "linear_probe": linear["test"]}
+    texts = encoder.encode_texts(
+        [readable(name) for name in classes], templates=list(recipe.templates)
+    )
     return {
         "zero_shot": zero_shot_accuracy(vectors["test"], texts, labels["test"]),
         "linear_probe": linear["test"],

@@ -55,7 +55,8 @@ class Blueprint:
             InvalidInput: the tower is missing.
         """
         if self.family == "scratch":
-            return ImageModel(create_model(self.name, **self.arguments), encoding="inverse")
+            network = create_model(self.name, **self.arguments)
+            return ImageModel(network, encoding="inverse") if network.is_bcos else network
         if self.family == "encoder":
             if original is None:
                 raise InvalidInput(
@@ -114,12 +115,7 @@ def save_bcos(  # noqa: PLR0913 - a network and all that tells what it is
         InvalidInput: the weights are not finite.
     """
     state = network.state_dict()
-    broken = sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
-    if broken:
-        raise InvalidInput(
-            f"{len(broken)} weights are not finite numbers, such as {broken[0]}; the network will "
-            "not be saved. Train it again with a lower learning rate."
-        )
+    require_finite(state)
     config = {
         "blueprint": asdict(blueprint),
         "views": asdict(views),
@@ -127,7 +123,7 @@ def save_bcos(  # noqa: PLR0913 - a network and all that tells what it is
         "training": None if training is None else dict(training),
     }
     with create_artifact(path, "bcos", config=config, inputs=dict(inputs or {})) as draft:
-        save_file(_packed(state), draft.path / WEIGHTS)
+        save_file(packed(state), draft.path / WEIGHTS)
         write_json(draft.path / HISTORY, history or [])
         draft.metrics.update(metrics or {})
     return load_manifest(path, "bcos")
@@ -155,7 +151,7 @@ def load_bcos(path: Path, *, original: nn.Module | None = None) -> LoadedBcos:
     except (KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged: {error}. Make it again.") from error
     network = blueprint.build(original)
-    _fit(network, weights, path)
+    fit(network, weights, path)
     return LoadedBcos(
         network=network.eval().requires_grad_(False), views=views,
         classes=tuple(config["classes"]), blueprint=blueprint, manifest=manifest,
@@ -168,7 +164,26 @@ def blueprint_of(path: Path) -> Blueprint:
     return Blueprint(**load_manifest(path, "bcos").config["blueprint"])
 
 
-def _fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def require_finite(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights with NaN or infinity.
+
+    Raises:
+        InvalidInput: with the name of the first.
+    """
+    broken = sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise InvalidInput(
+            f"{len(broken)} weights are not finite numbers, such as {broken[0]}; the network will "
+            "not be saved. Train it again with a lower learning rate."
+        )
+
+
+def fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that were read from `path`.
+
+    Raises:
+        ArtifactMismatch: they are of another network.
+    """
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wrong = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))
@@ -182,7 +197,7 @@ def _fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     network.load_state_dict(weights)
 
 
-def _packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies, as the format refuses tensors that share memory."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 

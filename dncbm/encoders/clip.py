@@ -22,7 +22,8 @@ from dncbm.bcos.store import blueprint_of, load_bcos
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
 from dncbm.encoders.spec import BCOS, MINI, EncoderSpec, parse_spec
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.encoders.trained import ImagesAlone, load_texts, load_tower, trained_folder
+from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
 from dncbm.training.devices import resolve_device
 from dncbm.training.precision import native_bfloat16
 
@@ -67,7 +68,9 @@ class Encoder:
         self.image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
         self._model: Any = model.to(device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
-        self.embed_dim = self._embed([""]).shape[1]
+        self.embed_dim = model.embed_dim if isinstance(model, ImagesAlone) else (
+            self._embed([""]).shape[1]
+        )  # fmt: skip
 
     @property
     def num_bytes(self) -> int:
@@ -84,17 +87,27 @@ class Encoder:
 
     def image_tower(self) -> nn.Module:
         """Pixels (n, 3, h, w) to raw embeddings (n, d) as a module; shares the weights."""
-        if isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
+        if isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP | ImagesAlone):
             return self._model.visual
         return _ImageTower(self._model)
 
-    def with_image_tower(self, tower: nn.Module, *, spec: str, fingerprint: str) -> "Encoder":
-        """The encoder with another image tower; texts, pixels and precision are the same.
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is a text tower."""
+        return not isinstance(self._model, ImagesAlone)
+
+    def with_image_tower(
+        self, tower: nn.Module, *, spec: str, fingerprint: str,
+        preprocess: dict[str, Any] | None = None, texts: dict[str, Tensor] | None = None,
+    ) -> "Encoder":  # fmt: skip
+        """The encoder with another image tower; texts and precision are the same.
 
         Args:
-            tower: the same pixels into the same space, such as a B-cosified copy.
+            tower: pixels into the same space, such as a B-cosified copy.
             spec: how `load_encoder` would be asked for the result.
             fingerprint: of this encoder and the tower.
+            preprocess: the pixels that the tower takes, where they are others.
+            texts: weights of all but the image tower, where they are others.
 
         Raises:
             InvalidInput: this encoder's image embedding is more than its tower's output.
@@ -105,8 +118,14 @@ class Encoder:
                 "cannot be exchanged. Take a CLIP model: two towers and a cosine."
             )
         model = copy.copy(self._model)
-        model._modules = {**self._model._modules, "visual": tower}
-        open_clip.set_model_preprocess_cfg(model, dict(self.preprocess_config))
+        parts = {name: part for name, part in model._modules.items() if name != "visual"}
+        if texts is not None:
+            model._parameters = copy.deepcopy(model._parameters)
+            parts = copy.deepcopy(parts)
+        model._modules = {**parts, "visual": tower}
+        if texts is not None:
+            load_texts(model, texts, spec)
+        open_clip.set_model_preprocess_cfg(model, dict(preprocess or self.preprocess_config))
         return Encoder(
             spec, model, self._tokenizer,
             fingerprint=fingerprint, device=self.device, precision=self.precision,
@@ -139,8 +158,15 @@ class Encoder:
         normalised, averaged and normalised again (Radford et al. 2021, prompt ensembling).
 
         Raises:
-            InvalidInput: no template, one without `{}`, or a batch size below 1.
+            InvalidInput: no template, one without `{}`, a batch size below 1, or an encoder
+                without a text tower.
         """
+        if not self.has_texts:
+            raise InvalidInput(
+                f"The encoder {self.spec!r} has no text tower: it was trained on images alone, so "
+                "no word can be compared with them. Name concepts with an encoder that has texts, "
+                "for example a student of one: dncbm distill --teacher mini."
+            )
         _check_templates(templates)
         if batch_size < 1:
             raise InvalidInput(f"batch_size is {batch_size}; it must be at least 1.")
@@ -210,8 +236,9 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     Args:
         spec: `mini`, `ARCHITECTURE:TAG` (as open_clip lists them),
             `ARCHITECTURE:/path/to/weights.safetensors`, `ARCHITECTURE:TAG@/path/to/weights`,
-            `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, or `bcos:DIR` for what
-            `dncbm bcosify` wrote, whose texts are those of the encoder that it was made of. An
+            `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, `bcos:DIR` for what
+            `dncbm bcosify` wrote, whose texts are those of the encoder that it was made of, or
+            `trained:DIR` (or DIR alone) for what `dncbm distill` or `dncbm pretrain` wrote. An
             architecture alone stands for its only tag. A weights file does not say how pixels are
             normalised and which activation it was trained with: the tag does, and may be left out
             where all tags of the architecture agree.
@@ -224,11 +251,14 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
         UnknownName: unknown architecture, tag or precision; with the nearest names.
         InvalidInput: a missing or unfitting checkpoint, or an unusable device.
         Unavailable: weights that must be fetched, without a network; a package is missing.
-        ArtifactError: a `bcos:DIR` that is none, is damaged, or was made of another encoder.
+        ArtifactError: a `bcos:DIR` or `trained:DIR` that is none, is damaged, or was made of
+            another encoder.
     """
     scheme, _, folder = spec.partition(":")
     if scheme == BCOS and folder:
         return _load_bcosified(spec, Path(folder).expanduser(), device, precision)
+    if (trained := trained_folder(spec)) is not None:
+        return _load_trained(spec, trained, device, precision)
     resolved = parse_spec(spec)
     device = resolve_device(device)
     precision = _precision(precision, device)
@@ -259,6 +289,27 @@ def _load_bcosified(spec: str, folder: Path, device: str, precision: str) -> Enc
     )  # fmt: skip
     mark = fingerprint([tower.manifest.fingerprint, base.fingerprint])
     return base.with_image_tower(tower.network, spec=spec, fingerprint=mark)
+
+
+def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder:
+    """An image tower that was trained here, with the texts that it goes with."""
+    found = load_tower(path)
+    if found.text is None:
+        device = resolve_device(device)
+        return Encoder(
+            spec, ImagesAlone(found), None, fingerprint=found.manifest.fingerprint,
+            device=device, precision=_precision(precision, device),
+        )  # fmt: skip
+    base = load_encoder(found.text.encoder, device=device, precision=precision)
+    if base.fingerprint != found.text.fingerprint:
+        raise ArtifactMismatch(
+            f"{path} takes its texts from {found.text.encoder}, which is another encoder now. "
+            "Put back the one that it was made with."
+        )
+    return base.with_image_tower(
+        found.tower, spec=spec, fingerprint=fingerprint([found.manifest.fingerprint]),
+        preprocess=found.preprocess, texts=found.text_weights,
+    )  # fmt: skip
 
 
 def _precision(name: str, device: str) -> str:

@@ -19,8 +19,8 @@ _PATH_SIGNS = frozenset("/\\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HELP = (
     "An encoder is `mini`, ARCHITECTURE:TAG, ARCHITECTURE:/path/to/weights.safetensors, "
-    "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub, local-dir:FOLDER or "
-    "bcos:DIR, as `dncbm bcosify` writes it."
+    "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub, local-dir:FOLDER, "
+    "bcos:DIR as `dncbm bcosify` writes it, or DIR as `dncbm distill` or `dncbm pretrain` does."
 )
 
 

@@ -127,8 +127,9 @@ def _bcos(values: dict[str, Any], base: Path | None) -> dict[str, Any]:
 
 def _check_encoder(text: str) -> None:
     from dncbm.encoders.spec import BCOS, parse_spec  # heavy
+    from dncbm.encoders.trained import trained_folder
 
-    if not text.startswith(f"{BCOS}:"):
+    if not text.startswith(f"{BCOS}:") and trained_folder(text) is None:
         parse_spec(text)
 
 
