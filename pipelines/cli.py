@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dncbm.errors import ArtifactMismatch
-from pipelines import edits_cli
+from pipelines import edits_cli, pretrain_cli
 from pipelines.cli_parts import (
     SAE_PRESETS,
     AsJson,
@@ -387,6 +387,7 @@ def doctor(
 edits_cli.register(app)
 add_to(app)
 app.command()(drift)
+pretrain_cli.add_to(app)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ class Labelled:
     """Features with their classes."""
 
     features: Float[np.ndarray, "n d"]
-    labels: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " l"]
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.labels) or len(self.labels) == 0:
@@ -40,9 +40,7 @@ class Labelled:
     def unit(self) -> "Labelled":
         """With features of length 1; zeros stay."""
         lengths = np.linalg.norm(self.features, axis=1, keepdims=True)
-        return Labelled(
-            features=self.features / np.maximum(lengths, 1e-12), labels=self.labels
-        )
+        return Labelled(features=self.features / np.maximum(lengths, 1e-12), labels=self.labels)
 
 
 def evaluate(
@@ -125,9 +123,7 @@ def linear_classes(
     return found
 
 
-def per_class(
-    guess: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]
-) -> Mapping[int, float]:
+def per_class(guess: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]) -> Mapping[int, float]:
     """Share of right guesses by class."""
     return {int(k): float((guess[labels == k] == k).mean()) for k in np.unique(labels)}
 

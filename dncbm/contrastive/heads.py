@@ -3,8 +3,7 @@
 from collections import OrderedDict
 from typing import final
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from dncbm.errors import InvalidInput
 
@@ -37,27 +36,3 @@ class ProjectionHead(nn.Sequential):
                 norm2=nn.BatchNorm1d(out),
             )
         )
-
-
-@final
-class Adapter(nn.Module):
-    """x + s · W₂ relu(W₁ x): a small change of a frozen tower's embedding, none at the start.
-
-    Residual adapters (Houlsby et al. 2019; CLIP-Adapter, Gao et al. 2021): W₂ begins at zero.
-
-    Args:
-        width: d.
-        hidden: width between; None: a quarter of d, at least 1.
-    """
-
-    def __init__(self, width: int, *, hidden: int | None = None) -> None:
-        super().__init__()
-        inside = hidden if hidden is not None else max(1, width // 4)
-        self.down, self.up = nn.Linear(width, inside), nn.Linear(inside, width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """The changed embeddings."""
-        changed: Tensor = embeddings + self.up(self.down(embeddings).relu())
-        return changed

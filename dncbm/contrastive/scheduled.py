@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from dncbm.contrastive.temperature import Learnable, PerSample, TemperatureSchedule
+from dncbm.contrastive.temperature import Learnable, Number, PerSample, TemperatureSchedule
 from dncbm.errors import InvalidInput
 from dncbm.training.gather import gather_rows
 from dncbm.training.workers import ALONE, Workers, current_workers
@@ -37,7 +37,7 @@ class ScheduledLoss(nn.Module):
     """
 
     def __init__(
-        self, temperature: float = 0.5, gather_distributed: bool = False, *,
+        self, temperature: Number = 0.5, gather_distributed: bool = False, *,
         schedule: TemperatureSchedule | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -86,7 +86,7 @@ class ScheduledLoss(nn.Module):
         return current_workers() if self.gather_distributed else ALONE
 
     @staticmethod
-    def _require_positive(value: float) -> None:
+    def _require_positive(value: Number) -> None:
         if not value > 0:
             raise InvalidInput(
                 f"The temperature is {value}; the rule is a number above 0. Usual are 0.05 to 1."
@@ -107,7 +107,7 @@ class NTXentLoss(ScheduledLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.5, memory_bank_size: int | Sequence[int] = 0,
+        self, temperature: Number = 0.5, memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False, *, schedule: TemperatureSchedule | None = None,
     ) -> None:  # fmt: skip
         super().__init__(temperature, gather_distributed, schedule=schedule)
@@ -191,7 +191,7 @@ class SigLipLoss(ScheduledLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.1, gather_distributed: bool = False, *,
+        self, temperature: Number = 0.1, gather_distributed: bool = False, *,
         schedule: TemperatureSchedule | None = None, bias: float = -10.0,
     ) -> None:  # fmt: skip
         super().__init__(temperature, gather_distributed, schedule=schedule)

@@ -20,6 +20,8 @@ from dncbm.errors import InvalidInput
 from dncbm.training.seeding import generator
 
 _log = logging.getLogger(__name__)
+Number = float | int
+"""Temperatures and steps: whole ones, too."""
 
 
 @runtime_checkable
@@ -27,16 +29,16 @@ class TemperatureSchedule(Protocol):
     """A temperature at each step; the same step, the same value."""
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """No step has less."""
         ...
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """Steps after which it repeats or stands still; 0 where it never moves."""
         ...
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """The temperature at a step, of which 0 is the first."""
         ...
 
@@ -45,22 +47,22 @@ class TemperatureSchedule(Protocol):
 class Constant:
     """The same temperature at every step."""
 
-    value: float
+    value: Number
 
     def __post_init__(self) -> None:
         _require_positive(self, value=self.value)
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """The value."""
         return self.value
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """It never moves."""
         return 0.0
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """The value."""
         _require_step(step)
         return self.value
@@ -74,10 +76,10 @@ class Cosine:
     names half of it (Kukleva et al.'s code: `t_max`), double that.
     """
 
-    low: float
-    high: float
-    period: float
-    phase: float = 0.0
+    low: Number
+    high: Number
+    period: Number
+    phase: Number = 0.0
     """Share of a period by which it is ahead: 0.5 begins at `low`."""
 
     def __post_init__(self) -> None:
@@ -88,16 +90,16 @@ class Cosine:
             raise InvalidInput(f"The phase is {self.phase}; the rule is a share of the period.")
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """The low end."""
         return self.low
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """The period."""
         return self.period
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """A point of the wave."""
         return self.low + (self.high - self.low) * _wave(step, self.period, self.phase)
 
@@ -106,25 +108,25 @@ class Cosine:
 class Linear:
     """Straight from `start` to `end` within so many steps, and `end` from there on."""
 
-    start: float
-    end: float
-    steps: float
+    start: Number
+    end: Number
+    steps: Number
 
     def __post_init__(self) -> None:
         _require_positive(self, start=self.start, end=self.end)
         _require_period(self, self.steps)
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """The lower end."""
         return min(self.start, self.end)
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """Steps until the end."""
         return self.steps
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """A point of the line."""
         _require_step(step)
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
@@ -134,9 +136,9 @@ class Linear:
 class Random:
     """Uniform in [low, high], drawn anew every `period` steps; the seed fixes all draws."""
 
-    low: float
-    high: float
-    period: float
+    low: Number
+    high: Number
+    period: Number
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -145,16 +147,16 @@ class Random:
         _require_period(self, self.period)
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """The low end."""
         return self.low
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """The period, within which it stands still."""
         return self.period
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """The draw of the step's period."""
         _require_step(step)
         draw = generator(self.seed, "temperature", int(step // self.period))
@@ -166,8 +168,8 @@ class Random:
 class Learnable:
     """Learned with the network, in its logarithm, as in CLIP; never below `lowest`."""
 
-    start: float = 0.07
-    lowest: float = 0.01
+    start: Number = 0.07
+    lowest: Number = 0.01
     """CLIP's: no logit is more than a hundred times a cosine."""
 
     def __post_init__(self) -> None:
@@ -175,11 +177,11 @@ class Learnable:
         _require_ordered(self, self.lowest, self.start)
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """It follows no step."""
         return 0.0
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """Where it begins; what is learned stands in the loss."""
         _require_step(step)
         return self.start
@@ -189,9 +191,9 @@ class Learnable:
 class Swing:
     """α/2 cos(2π (s / period + phase)): no temperature, but the moving part of `PerSample`."""
 
-    alpha: float
-    period: float
-    phase: float = 0.0
+    alpha: Number
+    period: Number
+    phase: Number = 0.0
 
     def __post_init__(self) -> None:
         _require_period(self, self.period)
@@ -199,16 +201,16 @@ class Swing:
             raise InvalidInput(f"The swing's alpha is {self.alpha}; the rule is at least 0.")
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """Below zero."""
         return -0.5 * self.alpha
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """The period."""
         return self.period
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """A point of the wave, zero in the mean."""
         return self.alpha * (_wave(step, self.period, self.phase) - 0.5)
 
@@ -223,8 +225,8 @@ class PerSample:
     """
 
     base: TemperatureSchedule
-    rare: float = 0.05
-    frequent: float = 0.20
+    rare: Number = 0.05
+    frequent: Number = 0.20
 
     def __post_init__(self) -> None:
         for name, shift in (("rare", self.rare), ("frequent", self.frequent)):
@@ -236,16 +238,16 @@ class PerSample:
                 )
 
     @property
-    def lowest(self) -> float:
+    def lowest(self) -> Number:
         """Of the rarest samples."""
         return self.base.lowest + min(self.rare, self.frequent)
 
     @property
-    def length(self) -> float:
+    def length(self) -> Number:
         """That of the base."""
         return self.base.length
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: Number) -> float:
         """The base."""
         return self.base(step)
 
@@ -255,15 +257,28 @@ class PerSample:
         Raises:
             InvalidInput: a size below 1, or none.
         """
-        counts = torch.as_tensor(sizes, dtype=torch.float64)
-        if counts.numel() == 0 or not bool((counts >= 1).all()):
-            raise InvalidInput("Cluster sizes are counts of samples, at least 1 each.")
-        span = float(counts.max() - counts.min())
-        share = (counts - counts.min()) / span if span else torch.full_like(counts, 0.5)
-        return (self.rare + (self.frequent - self.rare) * share).float()
+        return size_shifts(sizes, self.rare, self.frequent)
 
 
-def tell_length(schedule: TemperatureSchedule, steps: float) -> None:
+def size_shifts(
+    sizes: Sequence[int] | Tensor, rare: Number = 0.05, frequent: Number = 0.20
+) -> Float[Tensor, " n"]:
+    """Linear in the size of each sample's cluster: from `rare` (smallest) to `frequent` (largest).
+
+    Where all sizes are alike, halfway.
+
+    Raises:
+        InvalidInput: a size below 1, or none.
+    """
+    counts = torch.as_tensor(sizes, dtype=torch.float64)
+    if counts.numel() == 0 or not bool((counts >= 1).all()):
+        raise InvalidInput("Cluster sizes are counts of samples, at least 1 each.")
+    span = float(counts.max() - counts.min())
+    share = (counts - counts.min()) / span if span else torch.full_like(counts, 0.5)
+    return (rare + (frequent - rare) * share).float()
+
+
+def tell_length(schedule: TemperatureSchedule, steps: Number) -> None:
     """Warn where a schedule is longer than the training: it is cut, and where it ends is told."""
     if schedule.length > steps:
         _log.warning(
@@ -272,13 +287,13 @@ def tell_length(schedule: TemperatureSchedule, steps: float) -> None:
         )  # fmt: skip
 
 
-def _wave(step: float, period: float, phase: float) -> float:
+def _wave(step: Number, period: Number, phase: Number) -> float:
     """(1 + cos) / 2 of a step."""
     _require_step(step)
     return 0.5 * (1.0 + math.cos(2.0 * math.pi * (step / period + phase)))
 
 
-def _require_positive(owner: object, **values: float) -> None:
+def _require_positive(owner: object, **values: Number) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise InvalidInput(
@@ -287,7 +302,7 @@ def _require_positive(owner: object, **values: float) -> None:
             )
 
 
-def _require_ordered(owner: object, low: float, high: float) -> None:
+def _require_ordered(owner: object, low: Number, high: Number) -> None:
     if low > high:
         raise InvalidInput(
             f"A {type(owner).__name__.lower()} temperature goes from {low} up to {high}; the rule "
@@ -295,7 +310,7 @@ def _require_ordered(owner: object, low: float, high: float) -> None:
         )
 
 
-def _require_period(owner: object, period: float) -> None:
+def _require_period(owner: object, period: Number) -> None:
     if not 0 < period < math.inf:
         raise InvalidInput(
             f"A {type(owner).__name__.lower()} temperature has a period of {period} steps; the "
@@ -303,6 +318,6 @@ def _require_period(owner: object, period: float) -> None:
         )
 
 
-def _require_step(step: float) -> None:
+def _require_step(step: Number) -> None:
     if not step >= 0:
         raise InvalidInput(f"A step counts from 0, got {step}.")

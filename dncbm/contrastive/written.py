@@ -8,6 +8,7 @@ from dncbm.contrastive.temperature import (
     Cosine,
     Learnable,
     Linear,
+    Number,
     Random,
     Swing,
     TemperatureSchedule,
@@ -44,7 +45,7 @@ class _Written:
             if name not in options:
                 raise UnknownName(f"option of the temperature {self.text!r}", name, options, _HELP)
 
-    def span(self, default: float, name: str = "period") -> float:
+    def span(self, default: Number, name: str = "period") -> Number:
         """A period in updates."""
         if "periods" in self.options:
             count = _number(self.text, self.options["periods"])

@@ -9,9 +9,7 @@ from torch import Tensor
 from dncbm.training.workers import Workers
 
 
-def gather_rows(
-    rows: Float[Tensor, "m D"], workers: Workers
-) -> tuple[Float[Tensor, "n D"], int]:
+def gather_rows(rows: Float[Tensor, "m D"], workers: Workers) -> tuple[Float[Tensor, "n D"], int]:
     """Every worker's rows, one worker after the other, and the place of the own ones among them.
 
     Workers may have different numbers of rows. Backwards, each worker gets the sum over workers
