@@ -85,6 +85,11 @@ def square_pixels(size: int) -> dict[str, Any]:
 def views_of(
     config: PretrainConfig, preprocess: Mapping[str, Any], recipe: PretrainRecipe
 ) -> Views:
+    """Crops of the pixels that the model takes.
+
+    Raises:
+        InvalidInput: another size is asked for, or they are not square.
+    """
     size = preprocess["size"]
     sizes = {size} if isinstance(size, int) else set(size)
     if len(sizes) > 1 or recipe.size not in (None, *sizes):

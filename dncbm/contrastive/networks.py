@@ -137,7 +137,7 @@ def new_tower(model: str, size: int, **settings: Any) -> NewTower:
     parse_classifier(model)
     width = 0 if family == "timm" else _LEARNED_WIDTH
     blueprint = Blueprint(family=family, name=name, arguments={"num_classes": width})
-    tower = build_tower(blueprint, width)
+    tower: Any = build_tower(blueprint, width)
     return NewTower(tower=tower, blueprint=blueprint, embed_dim=width or int(tower.num_features))
 
 
@@ -149,7 +149,7 @@ def _ours(model: str, size: int, settings: dict[str, Any]) -> NewTower:
     if isinstance(head, nn.Linear):  # its own features: a classifier that changes nothing
         arguments = arguments | {"num_classes": head.in_features}
         tower = build_tower(Blueprint(family="scratch", name=model, arguments=arguments), 0)
-        _to_identity(tower.get_submodule(tower.head_path))
+        _to_identity(tower.get_submodule(str(tower.head_path)))
     blueprint = Blueprint(family="scratch", name=model, arguments=arguments)
     return NewTower(tower=tower, blueprint=blueprint, embed_dim=int(arguments["num_classes"]))
 

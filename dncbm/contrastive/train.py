@@ -36,8 +36,8 @@ class Captions:
     first: Int[Tensor, " n1"]
 
     @classmethod
-    def of(cls, tokens: Sequence[Int[Tensor, "m t"]]) -> "Captions":
-        """Of the tokens of each photo's captions."""
+    def of(cls, tokens: Sequence[Tensor]) -> "Captions":
+        """Of the tokens (m, t) of each photo's captions."""
         counts = torch.tensor([0, *(len(rows) for rows in tokens)])
         return cls(tokens=torch.cat(list(tokens)), first=counts.cumsum(0))
 

@@ -98,7 +98,8 @@ def _cosine(said: _Written) -> Cosine:
 
 def _linear(said: _Written) -> Linear:
     said.require(2, options=("steps",))
-    return Linear(*said.numbers, said.span(said.steps, "steps"))
+    start, end = said.numbers
+    return Linear(start, end, said.span(said.steps, "steps"))
 
 
 def _random(said: _Written) -> Random:

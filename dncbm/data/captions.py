@@ -124,8 +124,7 @@ def _of_manifest(path: Path, records: Sequence[ImageRecord]) -> list[tuple[str, 
     key = next((key for key in _CAPTION_KEYS if rows and key in rows[0]), None)
     if key is None:
         raise InvalidInput(f"{path} has no column 'caption'. {_FORMS}")
-    texts = [(row.get(key) or "").strip() for row in rows]
-    return [(text,) if text else () for text in texts][: len(records)]
+    return [_one(row.get(key)) for row in rows][: len(records)]
 
 
 def _rows(path: Path) -> list[Mapping[str, str | None]]:
@@ -193,17 +192,21 @@ def _by_name(pairs: Pairs, source: ImageSource) -> list[tuple[str, ...]]:
 
 def _by_stem(texts: Mapping[str, str], records: Sequence[ImageRecord]) -> list[tuple[str, ...]]:
     """By the path up to the first dot of the name, as WebDataset joins files to samples."""
-    found = [texts.get(_stem(record.id)) for record in records]
-    return [(text,) if text else () for text in found]
+    return [_one(texts.get(_stem(record.id))) for record in records]
 
 
 def _text_file(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as stream:
-            text = stream.read(_MOST).decode("utf-8", "replace").strip()
+            return _one(stream.read(_MOST).decode("utf-8", "replace"))
     except OSError:
         return ()
-    return (text,) if text else ()
+
+
+def _one(text: str | None) -> tuple[str, ...]:
+    """A caption, if it says anything."""
+    stripped = (text or "").strip()
+    return (stripped,) if stripped else ()
 
 
 def _stem(name: str) -> str:

@@ -34,7 +34,7 @@ def test_losses_equal_the_loop(kind: Any, temperature: float, sides: Any) -> Non
     found = kind(temperature)(*sides)
     rows = [side.detach().numpy() for side in sides]
     wanted = ORACLES[kind](*rows, np.full(7, temperature))
-    assert float(found) == pytest.approx(wanted, rel=1e-12)
+    assert found.item() == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ORACLES)
@@ -45,7 +45,7 @@ def test_each_row_has_its_own_temperature(kind: Any, sides: Any) -> None:
     sizes = [1, 5, 9, 9, 2, 30, 7]
     shift = schedule.shifts(sizes).double()
     wanted = ORACLES[kind](*(side.detach().numpy() for side in sides), schedule(3) + shift.numpy())
-    assert float(loss(*sides, shift)) == pytest.approx(wanted, rel=1e-12)
+    assert loss(*sides, shift).item() == pytest.approx(wanted, rel=1e-12)
     with pytest.raises(InvalidInput, match="no shift"):
         loss(*sides)
 
@@ -64,7 +64,7 @@ def test_blocks_equal_the_whole(kind: Any, sides: Any, monkeypatch: pytest.Monke
     wanted = torch.autograd.grad(whole, inputs)
     monkeypatch.setattr(scheduled, "BLOCK", 3)
     parts = loss(*sides)
-    assert float(parts) == pytest.approx(float(whole), rel=1e-12)
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-12)
     for mine, theirs in zip(torch.autograd.grad(parts, inputs), wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -89,7 +89,7 @@ def test_the_temperature_may_be_assigned_or_scheduled(sides: Any) -> None:
         by_step.set_step(step)
         assigned.temperature = by_step.temperature
         assert by_step.temperature == Cosine(0.1, 1.0, 8)(step)
-        assert float(by_step(*sides)) == float(assigned(*sides))
+        assert by_step(*sides).item() == assigned(*sides).item()
     assert "schedule=Cosine" in repr(by_step)
 
 
@@ -100,7 +100,7 @@ def test_a_learned_temperature_moves_and_has_a_floor(sides: Any) -> None:
     assert loss.log_temperature.grad is not None
     assert float(loss.log_temperature.grad) != 0
     loss.log_temperature.data.fill_(math.log(1e-6))
-    assert float(loss(*sides)) == pytest.approx(float(NTXentLoss(0.01)(*sides)), rel=1e-6)
+    assert loss(*sides).item() == pytest.approx(NTXentLoss(0.01)(*sides).item(), rel=1e-6)
 
 
 def test_what_is_wrong_is_told(sides: Any) -> None:
