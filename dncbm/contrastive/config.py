@@ -28,7 +28,7 @@ class PretrainConfig(PhotoTraining):
     adaptive_clipping: float | None = None
     loss: str = "nt-xent"
     """`nt-xent` of two views of a photo; `clip` or `siglip` of a photo and its caption."""
-    temperature: str = ""
+    temperature: str | float = ""
     """A schedule as `dncbm.contrastive.written` reads it; by default the paper's cosine for
     `nt-xent`, and learnable for the others."""
     chunk_size: int | None = None
@@ -85,7 +85,7 @@ class PretrainConfig(PhotoTraining):
         """
         steps = self.updates(num_photos)
         per_epoch = max(1, num_photos // self.batch_size)
-        text = self.temperature or _TEMPERATURES[self.loss]
+        text = _TEMPERATURES[self.loss] if self.temperature == "" else str(self.temperature)
         base = read_schedule(text, steps=steps, per_epoch=per_epoch, seed=self.seed)
         if self.clusters:
             return PerSample(base, self.rare, self.frequent)
