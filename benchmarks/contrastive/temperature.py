@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="cifar10.zip")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="updates of each piece")
+    parser.add_argument("--steps", type=int, default=350, help="updates of each piece")
     parser.add_argument("--periods", type=float, default=1.0, help="of the cosine in a piece")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--ratio", type=float, default=0.01, help="rarest over most frequent class")

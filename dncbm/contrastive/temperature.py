@@ -43,8 +43,31 @@ class TemperatureSchedule(Protocol):
         ...
 
 
+class _Still:
+    """What follows no step."""
+
+    __slots__ = ()
+
+    @property
+    def length(self) -> Number:
+        """It never moves."""
+        return 0.0
+
+
+class _Periodic:
+    """What repeats."""
+
+    __slots__ = ()
+    period: Number
+
+    @property
+    def length(self) -> Number:
+        """The period."""
+        return self.period
+
+
 @dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(_Still):
     """The same temperature at every step."""
 
     value: Number
@@ -57,11 +80,6 @@ class Constant:
         """The value."""
         return self.value
 
-    @property
-    def length(self) -> Number:
-        """It never moves."""
-        return 0.0
-
     def __call__(self, step: Number) -> float:
         """The value."""
         _require_step(step)
@@ -69,7 +87,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Cosine:
+class Cosine(_Periodic):
     """τ(s) = low + (high − low) (1 + cos(2π (s / period + phase))) / 2, from `high` on downwards.
 
     `period` is the full one: τ is low after half of it and high again at its end. Where a source
@@ -93,11 +111,6 @@ class Cosine:
     def lowest(self) -> Number:
         """The low end."""
         return self.low
-
-    @property
-    def length(self) -> Number:
-        """The period."""
-        return self.period
 
     def __call__(self, step: Number) -> float:
         """A point of the wave."""
@@ -133,7 +146,7 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class Random:
+class Random(_Periodic):
     """Uniform in [low, high], drawn anew every `period` steps; the seed fixes all draws."""
 
     low: Number
@@ -151,11 +164,6 @@ class Random:
         """The low end."""
         return self.low
 
-    @property
-    def length(self) -> Number:
-        """The period, within which it stands still."""
-        return self.period
-
     def __call__(self, step: Number) -> float:
         """The draw of the step's period."""
         _require_step(step)
@@ -165,7 +173,7 @@ class Random:
 
 
 @dataclass(frozen=True, slots=True)
-class Learnable:
+class Learnable(_Still):
     """Learned with the network, in its logarithm, as in CLIP; never below `lowest`."""
 
     start: Number = 0.07
@@ -176,11 +184,6 @@ class Learnable:
         _require_positive(self, start=self.start, lowest=self.lowest)
         _require_ordered(self, self.lowest, self.start)
 
-    @property
-    def length(self) -> Number:
-        """It follows no step."""
-        return 0.0
-
     def __call__(self, step: Number) -> float:
         """Where it begins; what is learned stands in the loss."""
         _require_step(step)
@@ -188,7 +191,7 @@ class Learnable:
 
 
 @dataclass(frozen=True, slots=True)
-class Swing:
+class Swing(_Periodic):
     """α/2 cos(2π (s / period + phase)): no temperature, but the moving part of `PerSample`."""
 
     alpha: Number
@@ -204,11 +207,6 @@ class Swing:
     def lowest(self) -> Number:
         """Below zero."""
         return -0.5 * self.alpha
-
-    @property
-    def length(self) -> Number:
-        """The period."""
-        return self.period
 
     def __call__(self, step: Number) -> float:
         """A point of the wave, zero in the mean."""

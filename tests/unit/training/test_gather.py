@@ -1,8 +1,5 @@
 """Two processes with uneven shares give the loss and gradients of one, for every loss."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from dncbm.contrastive.scheduled import LOSSES
 from dncbm.contrastive.temperature import Learnable, PerSample
 from dncbm.training.gather import gather_rows
 from dncbm.training.workers import ALONE, Workers, current_workers
+from tests.unit.training.processes import launched
 
 ROWS = 7
 CASES = [(name, chunk) for name in LOSSES for chunk in (None, 2)]
@@ -62,26 +60,9 @@ def launch(folder: Path) -> None:
     multiprocessing.start_processes(_work, (folder,), 2, start_method="fork")
 
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from tests.unit.training.test_gather import launch
-launch(Path(sys.argv[1]))
-"""
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    if not dist.is_available() or not dist.is_gloo_available() or sys.platform != "linux":
-        pytest.skip("needs torch.distributed with gloo, and processes that fork")
-    folder = tmp_path_factory.mktemp("gather")
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-c", LAUNCH, str(folder)]
-    done = subprocess.run(
-        command, env=environment, cwd=root, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    folder = launched("tests.unit.training.test_gather", tmp_path_factory.mktemp("gather"))
     return [torch.load(folder / f"results-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
