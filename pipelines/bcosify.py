@@ -81,7 +81,7 @@ def _bcosify_encoder(
     job = _Job(workspace, blueprint, views, config, inputs, (), device, progress)
     if not job.is_current():
         pixels = _decoded(source, job, model)
-        photos, classes = _photos(pixels, split_records(source, recipe.seed))
+        photos, classes = labelled_photos(pixels, split_records(source, recipe.seed))
         texts = model.encode_texts(classes, templates=PHOTO_TEMPLATES) if classes else None
         student = job.converted(model.image_tower())
         history = train_student(
@@ -106,12 +106,12 @@ def _bcosify_classifier(
     require_classes(source, splits)
     classes = tuple(sorted({r.label for r in source.records if r.label is not None}))
     network, blueprint, views = _classifier(recipe, len(classes))
-    inputs = {"photos": source.fingerprint, "model": _weights_mark(network)}
+    inputs = {"photos": source.fingerprint, "model": weights_mark(network)}
     job = _Job(
         workspace, blueprint, views, config, inputs, classes, _device(recipe), progress
     )  # fmt: skip
     if not job.is_current():
-        photos, _ = _photos(_decoded(source, job, None), splits)
+        photos, _ = labelled_photos(_decoded(source, job, None), splits)
         student = network if blueprint.conversion is None else job.converted(network)
         history = train_classifier(student, photos, views, config, job.run(student))
         job.save(student, history, photos)
@@ -229,7 +229,7 @@ def _decoded(source: ImageSource, job: _Job, encoder: Encoder | None) -> Pixels:
     return decoded(source, job.workspace.work, **how)
 
 
-def _photos(pixels: Pixels, splits: Sequence[str]) -> tuple[Photos, tuple[str, ...]]:
+def labelled_photos(pixels: Pixels, splits: Sequence[str]) -> tuple[Photos, tuple[str, ...]]:
     """What to train on and what to measure on, and the class names; both without labels too."""
     rows, dealt = pixels.usable(), np.array(splits)
     train, held_out = (rows[dealt[rows] == name] for name in ("train", "test"))
@@ -256,7 +256,7 @@ def _require_same_pixels(model: Encoder, teacher: Encoder) -> None:
         )
 
 
-def _weights_mark(network: nn.Module) -> str:
+def weights_mark(network: nn.Module) -> str:
     """Fingerprint of the weights that training begins with."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -266,8 +266,12 @@ def _weights_mark(network: nn.Module) -> str:
 
 
 def _device(recipe: BcosRecipe) -> str:
+    return own_device(recipe.device)
+
+
+def own_device(name: str) -> str:
     """One GPU per worker."""
-    device = resolve_device(recipe.device)
+    device = resolve_device(name)
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local and dist.is_initialized() else device
 

@@ -43,6 +43,7 @@ from pipelines.cli_parts import (
 )
 from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
+from pipelines.distill_cli import add_distill
 from pipelines.drift_cli import drift
 from pipelines.jobs_cli import add_to
 from pipelines.recipes import Recipe, located, merged, read_recipe
@@ -57,6 +58,7 @@ app = typer.Typer(
     add_completion=False,
 )
 add_commands(app)
+add_distill(app)
 
 
 @app.callback()

@@ -56,17 +56,19 @@ def parse_classifier(text: str) -> ClassifierSpec:
     return ClassifierSpec(family, name, Path(file) if at else None)
 
 
-def open_classifier(spec: ClassifierSpec, num_classes: int) -> tuple[nn.Module, Views]:
+def open_classifier(spec: ClassifierSpec, num_classes: int | None) -> tuple[nn.Module, Views]:
     """The network with its weights and a head of `num_classes`, and the pixels that it takes.
 
-    A head of another width begins anew.
+    A head of another width begins anew; None keeps the head that the weights are of.
 
     Raises:
         Unavailable: published weights, without a network; timm is not installed.
         InvalidInput: a file that cannot be read or is of another architecture.
     """
-    network, views = build_classifier(spec.family, spec.name, num_classes)
     state = _published(spec) if spec.file is None else _from_file(spec.file)
+    if num_classes is None:
+        num_classes = _classes_of(spec, state)
+    network, views = build_classifier(spec.family, spec.name, num_classes)
     _load_but_head(network, state, spec)
     return network, views
 
@@ -137,6 +139,20 @@ def _from_file(file: Path) -> Mapping[str, Tensor]:
 def _unreadable(file: Path, error: Exception) -> InvalidInput:
     reason = str(error).strip().splitlines()[:1]
     return InvalidInput(f"The weights {file} cannot be read: {' '.join(reason)[:200]}. {_HELP}")
+
+
+def _classes_of(spec: ClassifierSpec, state: Mapping[str, Tensor]) -> int:
+    """How many classes some weights have: rows of the last layer's."""
+    with torch.device("meta"):
+        network, _ = build_classifier(spec.family, spec.name, 2)
+    head = [name for name, part in network.named_modules() if _has_width(part)][-1]
+    weight = state.get(f"{head}.weight")
+    if weight is None:
+        raise InvalidInput(
+            f"The weights of {spec.family}:{spec.name} have no {head}.weight, so its classes are "
+            "not known. Name their architecture."
+        )
+    return len(weight)
 
 
 def _load_but_head(network: nn.Module, state: Mapping[str, Tensor], spec: ClassifierSpec) -> None:

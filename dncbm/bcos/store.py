@@ -55,8 +55,8 @@ class Blueprint:
             InvalidInput: the tower is missing.
         """
         if self.family == "scratch":
-            network = create_model(self.name, **self.arguments)
-            return ImageModel(network, encoding="inverse") if network.is_bcos else network
+            own = create_model(self.name, **self.arguments)
+            return ImageModel(own, encoding="inverse") if own.is_bcos else own
         if self.family == "encoder":
             if original is None:
                 raise InvalidInput(

@@ -55,26 +55,34 @@ class Views:
         self, photos: UInt8[Tensor, "n 3 h w"], boxes: Boxes
     ) -> Float[Tensor, "n 3 size size"]:
         """The crops, interpolated bilinearly; meant for crops that are enlarged, not shrunk."""
-        height, width, y, x, turned = boxes.to(photos.device).unbind(1)
+        return self._normalised(self.crops(photos.float(), boxes) / 255)
+
+    def crops(self, maps: Float[Tensor, "n c h w"], boxes: Boxes) -> Float[Tensor, "n c size size"]:
+        """The same crops of what belongs to the photos pixel by pixel; nothing is normalised."""
+        height, width, y, x, turned = boxes.to(maps).unbind(1)
         zero = torch.zeros_like(y)
         rows = torch.stack([width * turned, zero, x, zero, height, y], dim=1)
-        shape = [len(photos), 3, self.size, self.size]
+        shape = [len(maps), maps.shape[1], self.size, self.size]
         grid = functional.affine_grid(rows.view(-1, 2, 3), shape, align_corners=False)
-        found = functional.grid_sample(
-            photos.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        return functional.grid_sample(
+            maps, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        return self._normalised(found)
 
     def whole(self, photos: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 size size"]:
         """All of each photo."""
-        pixels = photos.float()
-        if pixels.shape[-2:] != (self.size, self.size):
-            pixels = functional.interpolate(
-                pixels, (self.size, self.size), mode="bilinear", antialias=True
-            )
-        return self._normalised(pixels)
+        return self._normalised(self._resized(photos.float()) / 255)
 
-    def _normalised(self, levels: Tensor) -> Tensor:
-        mean = torch.tensor(self.mean, device=levels.device)[:, None, None]
-        std = torch.tensor(self.std, device=levels.device)[:, None, None]
-        return (levels / 255 - mean) / std
+    def of_shares(self, shares: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 size size"]:
+        """All of pictures that are given as shares of white, of any size, such as common crops."""
+        return self._normalised(self._resized(shares))
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        size = (self.size, self.size)
+        if pixels.shape[-2:] == size:
+            return pixels
+        return functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+
+    def _normalised(self, shares: Tensor) -> Tensor:
+        mean = torch.tensor(self.mean, device=shares.device)[:, None, None]
+        std = torch.tensor(self.std, device=shares.device)[:, None, None]
+        return (shares - mean) / std

@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -34,3 +36,18 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     leaves the other (``"shuffle", epoch``) as it was.
     """
     return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+@contextmanager
+def seeded_by(draw: torch.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Global draws of torch inside (dropout, say) follow from the next number of `draw`.
+
+    So a step of a resumed training draws what that step of an uninterrupted one does. The global
+    generators are put back behind it.
+    """
+    seed = int(torch.randint(2**62, (), generator=draw))
+    place = torch.device(device)
+    devices = [place.index or 0] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
