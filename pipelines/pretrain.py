@@ -15,12 +15,11 @@ from dncbm.encoders.clip import Encoder, load_encoder, untrained_encoder
 from dncbm.encoders.trained import ENCODER, TRAINED, TextTower, save_encoder
 from dncbm.encoders.untrained import SCRATCH
 from dncbm.errors import InvalidInput
-from dncbm.training.devices import resolve_device
 from dncbm.training.loop import Row
 from dncbm.training.photos import Photos
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.workers import current_workers
-from pipelines.bcosify import join_workers
+from pipelines.bcosify import join_workers, own_device
 from pipelines.embed import open_recipe_source
 from pipelines.pretrain_parts import (
     Setting,
@@ -53,7 +52,7 @@ def pretrain_stage(
     source = open_recipe_source(Recipe(data=recipe.data, dataset=recipe.dataset))
     setting = Setting(
         recipe=recipe, config=config, workspace=workspace.create(), source=source,
-        device=resolve_device(recipe.device), progress=progress,
+        device=own_device(recipe.device), progress=progress,
     )  # fmt: skip
     found = _pairs(setting) if config.has_captions else _images(setting)
     embed = f"dncbm embed --encoder {workspace.root} --data PHOTOS --out MODEL"

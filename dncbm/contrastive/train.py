@@ -22,6 +22,7 @@ from dncbm.data.views import Views
 from dncbm.errors import InvalidInput
 from dncbm.training.loop import Row
 from dncbm.training.photos import Batch, Photos, Run, train_on_photos, whole
+from dncbm.training.seeding import seeded_by
 
 MEASURED = 2000
 """Training photos at most that held-out ones are compared with, evenly spaced."""
@@ -88,7 +89,8 @@ def train_views(
             return projections.chunk(2)
 
         network.loss.set_step(batch.step)
-        first, second = embedded(network, embed, len(batch.rows), config.chunk_size)
+        with seeded_by(batch.draw, run.device):
+            first, second = embedded(network, embed, len(batch.rows), config.chunk_size)
         return {config.loss: network.loss(first, second, _of(shifts, batch.rows))}
 
     def measure() -> Row:
@@ -133,7 +135,8 @@ def train_pairs(
             return network.images(pixels), network.texts(tokens[part])
 
         network.loss.set_step(batch.step)
-        images, texts = embedded(network, embed, len(batch.rows), config.chunk_size)
+        with seeded_by(batch.draw, run.device):
+            images, texts = embedded(network, embed, len(batch.rows), config.chunk_size)
         return {config.loss: network.loss(images, texts, _of(shifts, batch.rows))}
 
     def measure() -> Row:
