@@ -309,11 +309,9 @@ def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder
             spec, ImagesAlone(found), None, fingerprint=found.manifest.fingerprint,
             device=device, precision=_precision(precision, device),
         )  # fmt: skip
-    scheme, _, name = found.text.encoder.partition(":")
-    if scheme == SCRATCH:
-        base = untrained_encoder(name, device=device, precision=precision)
-    else:
-        base = load_encoder(found.text.encoder, device=device, precision=precision)
+    origin = found.text.encoder
+    load = untrained_encoder if origin.startswith(f"{SCRATCH}:") else load_encoder
+    base = load(origin.removeprefix(f"{SCRATCH}:"), device=device, precision=precision)
     if base.fingerprint != found.text.fingerprint:
         raise ArtifactMismatch(
             f"{path} takes its texts from {found.text.encoder}, which is another encoder now. "
