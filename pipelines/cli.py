@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dncbm.errors import ArtifactMismatch
-from pipelines import edits_cli
+from pipelines import edits_cli, pretrain_cli
 from pipelines.cli_parts import (
     SAE_PRESETS,
     AsJson,
@@ -391,6 +391,7 @@ edits_cli.register(app)
 add_to(app)
 app.command()(drift)
 app.command()(localise)
+pretrain_cli.add_to(app)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
 from dncbm.encoders.spec import BCOS, MINI, EncoderSpec, parse_spec
 from dncbm.encoders.trained import ImagesAlone, load_texts, load_tower, trained_folder
+from dncbm.encoders.untrained import SCRATCH, untrained
 from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
 from dncbm.training.devices import resolve_device
 from dncbm.training.precision import native_bfloat16
@@ -90,6 +91,14 @@ class Encoder:
         if isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP | ImagesAlone):
             return self._model.visual
         return _ImageTower(self._model)
+
+    def trainable_model(self) -> nn.Module:
+        """A copy of all of the model, with weights that want gradients."""
+        return copy.deepcopy(self._model).requires_grad_(True)
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "v t"]:
+        """Texts as the text tower takes them, cut at its context length."""
+        return self._tokenizer(list(texts))
 
     @property
     def has_texts(self) -> bool:
@@ -300,7 +309,9 @@ def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder
             spec, ImagesAlone(found), None, fingerprint=found.manifest.fingerprint,
             device=device, precision=_precision(precision, device),
         )  # fmt: skip
-    base = load_encoder(found.text.encoder, device=device, precision=precision)
+    origin = found.text.encoder
+    load = untrained_encoder if origin.startswith(f"{SCRATCH}:") else load_encoder
+    base = load(origin.removeprefix(f"{SCRATCH}:"), device=device, precision=precision)
     if base.fingerprint != found.text.fingerprint:
         raise ArtifactMismatch(
             f"{path} takes its texts from {found.text.encoder}, which is another encoder now. "
@@ -309,6 +320,15 @@ def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder
     return base.with_image_tower(
         found.tower, spec=spec, fingerprint=fingerprint([found.manifest.fingerprint]),
         preprocess=found.preprocess, texts=found.text_weights,
+    )  # fmt: skip
+
+
+def untrained_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> Encoder:
+    """A model with random weights, to be trained: an open_clip architecture, or `mini`."""
+    model, tokenizer, mark = untrained(name)
+    return Encoder(
+        f"{SCRATCH}:{name}", model, tokenizer, fingerprint=mark, device=resolve_device(device),
+        precision=_precision(precision, resolve_device(device)),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from dncbm.artifacts import (
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.models.network import Network
 from dncbm.bcos.store import HISTORY, WEIGHTS, Blueprint, fit, packed, require_finite
+from dncbm.encoders.adapter import AdaptedTower
 from dncbm.encoders.spec import MINI, parse_spec
 from dncbm.errors import ArtifactError, ArtifactMismatch
 
@@ -69,14 +70,17 @@ def build_tower(blueprint: Blueprint, embed_dim: int) -> nn.Module:
 
     Args:
         blueprint: of the family `encoder` for an image tower of open_clip, named by architecture
-            or as `--encoder` takes it, else of a classifier whose classes are the d axes.
+            or as `--encoder` takes it (with the argument `adapter`, an adapter of that hidden width
+            behind it), else of a classifier whose classes are the d axes.
         embed_dim: d.
 
     Raises:
         UnknownName: no such architecture.
     """
     if blueprint.family == "encoder":
-        return blueprint.build(_architecture(blueprint.name, embed_dim))
+        tower = blueprint.build(_architecture(blueprint.name, embed_dim))
+        hidden = blueprint.arguments.get("adapter")
+        return tower if hidden is None else AdaptedTower(tower, embed_dim, int(hidden))
     tower = blueprint.build()
     network = tower.network if isinstance(tower, ImageModel) else tower
     if isinstance(network, Network):

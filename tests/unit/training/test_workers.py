@@ -1,9 +1,6 @@
 """Two and three processes train as one does: same rows, same steps, same parameters."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from dncbm.sae import chosen
 from dncbm.sae.rows import as_rows, input_statistics
 from dncbm.sae.train import SaeConfig, TrainingRun, train_sae
 from dncbm.training.workers import ALONE, ProcessGroup, Workers, current_workers
+from tests.unit.training.processes import launched
 
 WIDTH, CONCEPTS, ROWS, BATCH = 6, 64, 37, 12  # the last batch of an epoch is a single row
 STOP, TOTAL = 6, 12
@@ -126,28 +124,10 @@ def launch(folder: Path) -> None:
         multiprocessing.start_processes(_work, (size, folder), size, start_method="fork")
 
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from tests.unit.training.test_workers import launch
-launch(Path(sys.argv[1]))
-"""
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the processes left their results and checkpoints."""
-    if not dist.is_available() or not dist.is_gloo_available() or sys.platform != "linux":
-        pytest.skip("needs torch.distributed with gloo, and processes that fork")
-    made = tmp_path_factory.mktemp("workers")
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-c", LAUNCH, str(made)]
-    done = subprocess.run(
-        command, env=environment, cwd=root, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return made
+    return launched("tests.unit.training.test_workers", tmp_path_factory.mktemp("workers"))
 
 
 def _results(folder: Path, size: int, rank: int = 0) -> dict[str, Any]:
