@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dncbm.errors import ArtifactMismatch
-from pipelines import edits_cli, pretrain_cli
+from pipelines import edits_cli, methods_cli
 from pipelines.cli_parts import (
     SAE_PRESETS,
     AsJson,
@@ -17,20 +17,16 @@ from pipelines.cli_parts import (
     Device,
     EncoderSpec,
     Engine,
-    Loss,
     Model,
     NamingPreset,
     Nec,
-    Original,
     Out,
     Photos,
     Precision,
     SaePreset,
     Seed,
     Set,
-    SetTraining,
     Solver,
-    Teacher,
     Verbose,
     Vocabulary,
     Workers,
@@ -43,10 +39,8 @@ from pipelines.cli_parts import (
 )
 from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
-from pipelines.distill_cli import add_distill
 from pipelines.drift_cli import drift
 from pipelines.jobs_cli import add_to
-from pipelines.localise_cli import localise
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.registry_cli import add_commands
 from pipelines.targets import Targets, numbers
@@ -59,7 +53,6 @@ app = typer.Typer(
     add_completion=False,
 )
 add_commands(app)
-add_distill(app)
 
 
 @app.callback()
@@ -242,44 +235,6 @@ def bottleneck(
 
 
 @app.command()
-def bcosify(
-    out: Out,
-    model: Original = "mini",
-    data: Data = None,
-    dataset: Dataset = None,
-    teacher: Teacher = None,
-    loss: Loss = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the photos; 10.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos per update; 64.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    b: Annotated[float, typer.Option(help="Exponent B of the layers, at least 1.")] = 2.0,
-    size: Annotated[int | None, typer.Option(help="Pixels; default: as the model.")] = None,
-    overrides: SetTraining = None,
-    device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of split, order and crops.")] = 0,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """A trained network to its B-cos form, whose decisions are exact sums over pixels.
-
-    Encoders learn from themselves, without labels; classifiers from the classes of the photos. An
-    interrupted run resumes where it stopped.
-    """
-    configure_logging(verbose=verbose)
-    tables = overridden(overrides, None, only=("training", "convert"))
-    chosen = given(loss=loss, epochs=epochs, steps=steps, batch_size=batch_size, learning_rate=lr)
-    choices = {
-        "model": model, "teacher": teacher, "data": data, "dataset": dataset, "b": b, "size": size,
-        "convert": tables.get("convert", {}), "training": tables.get("training", {}) | chosen,
-        "device": device, "seed": seed,
-    }  # fmt: skip
-    with progress_listener() as progress:
-        result = commands().bcosify(choices, Workspace(out), progress)
-    show(result, as_json)
-
-
-@app.command()
 def predict(
     model: Model,
     images: Photos,
@@ -390,8 +345,7 @@ def doctor(
 edits_cli.register(app)
 add_to(app)
 app.command()(drift)
-app.command()(localise)
-pretrain_cli.add_to(app)
+methods_cli.add_to(app)
 
 
 def main() -> None:
