@@ -1,0 +1,149 @@
+"""Where things are in the photos of a training: masks by photo and target, and which are guided."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from dncbm.data.views import Boxes, Views
+from dncbm.errors import InvalidInput
+from dncbm.training.seeding import generator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """Masks of photos, at most one per photo and target.
+
+    Raises:
+        InvalidInput: an empty mask, two masks of one photo and target, or other shapes.
+    """
+
+    rows: Int[np.ndarray, " a"]
+    """Photo of each mask, in rising order."""
+    targets: Int[np.ndarray, " a"]
+    """What each mask shows: a class, or the place of a guided concept."""
+    pixels: Bool[np.ndarray, "a h w"]
+    """In memory or mapped from a file; of the whole photo, at any size."""
+
+    def __post_init__(self) -> None:
+        if not len(self.rows) == len(self.targets) == len(self.pixels):
+            raise InvalidInput(
+                f"{len(self.pixels)} masks have {len(self.rows)} rows and {len(self.targets)} "
+                "targets; the rule is one of each per mask."
+            )
+        steps = np.diff(self.rows)
+        pairs = np.stack([self.rows, self.targets], axis=1)
+        if (steps < 0).any() or len(np.unique(pairs, axis=0)) < len(pairs):
+            raise InvalidInput(
+                "Masks are in rising order of their photos, one per photo and target. Unite the "
+                "boxes of one class, and sort."
+            )
+        for mask, row in zip(self.pixels, self.rows, strict=True):
+            if not mask.any():
+                raise InvalidInput(f"The mask of photo {row} is empty. Leave it out.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, rows: Int[np.ndarray, " m"]) -> tuple[np.ndarray, np.ndarray]:
+        """All masks of some photos: their places among `rows`, and their own numbers."""
+        first = np.searchsorted(self.rows, rows, side="left")
+        last = np.searchsorted(self.rows, rows, side="right")
+        places = np.repeat(np.arange(len(rows)), last - first)
+        found = [np.arange(a, b) for a, b in zip(first, last, strict=True)]
+        return places, np.concatenate([np.zeros(0, dtype=int), *found])
+
+    def read(self, numbers: np.ndarray) -> Bool[Tensor, "p h w"]:
+        """Some masks, copied."""
+        return torch.from_numpy(np.ascontiguousarray(self.pixels[numbers]))
+
+    def only(self, rows: np.ndarray) -> "Masks":
+        """Those of some photos; the pixels are shared where all stay."""
+        kept = np.isin(self.rows, rows)
+        if kept.all():
+            return self
+        return Masks(self.rows[kept], self.targets[kept], self.pixels[kept])
+
+
+def annotated_share(masks: Masks, train: np.ndarray, share: float, seed: int) -> Masks:
+    """Masks of a random share of the annotated training photos, one photo at least.
+
+    A smaller share of one seed lies within a larger one.
+
+    Raises:
+        InvalidInput: no training photo has a mask.
+    """
+    annotated = np.intersect1d(train, masks.rows)
+    if len(annotated) == 0:
+        raise InvalidInput(
+            "No training photo has a box or a mask of a class. Compare the names of the photos "
+            "and of their classes with those in the annotations."
+        )
+    order = torch.randperm(len(annotated), generator=generator(seed, "annotated", 0)).numpy()
+    count = max(1, round(share * len(annotated)))
+    return masks.only(annotated[np.sort(order[:count])])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Maps that are guided in a batch, each with its mask; several may be of one photo."""
+
+    places: Int64[Tensor, " p"]
+    """Photo of each within the batch."""
+    slots: Int64[Tensor, " p"]
+    """Which of its photo's targets it is."""
+    targets: Int64[Tensor, "n t"]
+    """Targets of each photo by slot; those of unused slots are 0."""
+    masks: Bool[Tensor, "p h w"]
+
+    def maps(self, maps: Float[Tensor, "n t y x"]) -> Float[Tensor, "p 1 y x"]:
+        """The guided ones of all targets' maps."""
+        return maps[self.places, self.slots][:, None]
+
+
+def pairs_in_crops(
+    masks: Masks, rows: np.ndarray, views: Views, boxes: Boxes, *, outside: bool = False,
+    draws: Float[Tensor, " n"] | None = None,
+) -> Pairs | None:  # fmt: skip
+    """What can be guided in crops of photos; None where nothing of a mask is seen.
+
+    Args:
+        masks: of all photos.
+        rows: photos of the batch.
+        views: how they are cropped.
+        boxes: crop of each.
+        outside: attribution should be outside of the masks.
+        draws: in [0, 1), one per photo, to choose one target of each by; None takes all.
+    """
+    places, numbers = masks.of(rows)
+    if len(places) == 0:
+        return None
+    own = torch.from_numpy(places)
+    shown = views.cropped_masks(masks.read(numbers)[:, None], boxes.cpu()[own])[:, 0]
+    shown = ~shown if outside else shown
+    kept = shown.flatten(1).any(dim=1).nonzero()[:, 0]
+    if draws is not None:
+        kept = _one_each(own, kept, draws)
+    if len(kept) == 0:
+        return None
+    own, targets = own[kept], torch.from_numpy(masks.targets[numbers]).long()[kept]
+    slots = _counted(own)
+    table = torch.zeros(len(rows), int(slots.max()) + 1, dtype=torch.int64)
+    table[own, slots] = targets
+    return Pairs(own, slots, table, shown[kept])
+
+
+def _one_each(places: Tensor, kept: Tensor, draws: Tensor) -> Tensor:
+    """Of the kept pairs one per photo."""
+    own = places[kept]
+    slots, counts = _counted(own), torch.bincount(own, minlength=len(draws))
+    wanted = (draws * counts).long().clamp_max((counts - 1).clamp_min(0))
+    return kept[slots == wanted[own]]
+
+
+def _counted(places: Tensor) -> Tensor:
+    """0, 1, ... within each run of equal places, which are sorted."""
+    first = torch.searchsorted(places, places, side="left")
+    return torch.arange(len(places)) - first
