@@ -93,37 +93,37 @@ def layer_of(forward: Network, layer: str | nn.Module) -> nn.Module:
 
 def _split_inside(forward: Network, images: Tensor, layer: nn.Module, create_graph: bool) -> Split:
     first: list[Tensor] = []
-    places: list[_Places] = []
+    places: list[Places] = []
 
     def begin(output: object) -> Tensor:
         if places:
-            raise _not_once(layer, 2)
-        found = _Places.of(layer, output, images.shape)
-        features = found.features_of(output)  # type: ignore[arg-type]  # a tensor: _Places says so
+            raise not_once(layer, 2)
+        found = Places.of(layer, output, images.shape)
+        features = found.features_of(output)  # type: ignore[arg-type]  # a tensor: Places says so
         if not (create_graph and features.requires_grad):
             features = features.detach().requires_grad_()
         places.append(found)
         first.append(features)
         return found.output_of(features, output)  # type: ignore[arg-type]
 
-    with _output_replaced(layer, begin):
+    with output_replaced(layer, begin):
         result = forward(images)
     if not places:
-        raise _not_once(layer, 0)
+        raise not_once(layer, 0)
     [features], [known] = first, places
 
     def explain(other: Tensor) -> Tensor:
         if other is features:
             return result
         times = _times(other, images)
-        with _output_replaced(layer, lambda output: known.output_of(other, output)):  # type: ignore[arg-type]
+        with output_replaced(layer, lambda output: known.output_of(other, output)):  # type: ignore[arg-type]
             return forward(images.repeat(times, 1, 1, 1))
 
     return Split(features, explain)
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class Places:
     """How the output of a layer lies in space."""
 
     extra: int | None
@@ -131,7 +131,12 @@ class _Places:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, layer: nn.Module, output: object, images: torch.Size) -> "_Places":
+    def of(cls, layer: nn.Module, output: object, images: torch.Size) -> "Places":
+        """Of what a layer gave for images of a shape.
+
+        Raises:
+            InvalidInput: neither (n, d, y, x) nor the tokens of a grid of patches.
+        """
         if isinstance(output, Tensor) and output.dim() == 4:
             return cls(None, (output.shape[-2], output.shape[-1]))
         if isinstance(output, Tensor) and output.dim() == 3 and len(output) == images[0]:
@@ -145,6 +150,7 @@ class _Places:
         )
 
     def features_of(self, output: Tensor) -> Float[Tensor, "n d y x"]:
+        """What the layer gave, as features of places."""
         if self.extra is None:
             return output
         return output[:, self.extra :].mT.unflatten(-1, self.shape)
@@ -177,7 +183,8 @@ def _times(features: Tensor, images: Tensor) -> int:
     return times
 
 
-def _not_once(layer: nn.Module, calls: int) -> InvalidInput:
+def not_once(layer: nn.Module, calls: int) -> InvalidInput:
+    """The error of a layer that is called more or less than once."""
     return InvalidInput(
         f"The layer {type(layer).__name__} was called {calls or 'no'} times in one forward pass; "
         "the rule is once. Give a module that the network calls once."
@@ -185,7 +192,7 @@ def _not_once(layer: nn.Module, calls: int) -> InvalidInput:
 
 
 @contextmanager
-def _output_replaced(layer: nn.Module, by: Callable[[object], Tensor]) -> Iterator[None]:
+def output_replaced(layer: nn.Module, by: Callable[[object], Tensor]) -> Iterator[None]:
     """What the layer gives to this thread is replaced; other threads that call it see nothing."""
     owner = threading.get_ident()
 

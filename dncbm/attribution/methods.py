@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dncbm.attribution.layers import Layer, Network, split_at
+from dncbm.attribution.layers import Layer, Network, Splittable, split_at
 from dncbm.bcos.explain import Targets, explain, target_values
 from dncbm.bcos.mode import explanation_mode
 from dncbm.errors import InvalidInput
@@ -126,7 +126,7 @@ def bcos(
     create_graph: bool = False,
 ) -> Maps:
     """Contributions by W(x), exact in dynamic linear networks (Böhle et al. 2022)."""
-    if layer is None:
+    if layer is None and not isinstance(forward, Splittable):
         return explain(forward, images, targets, create_graph=create_graph).maps
     with explanation_mode():
         return input_x_gradient(forward, images, targets, layer=layer, create_graph=create_graph)
