@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dncbm.attribution import scores
 from dncbm.attribution.methods import upsampled
 from dncbm.data.views import Views
-from dncbm.guidance.loss import SMALLEST_MASS
-from dncbm.guidance.masks import Masks, Pairs, pairs_in_crops
+from dncbm.guidance.masks import Masks, pairs_in_crops
 from dncbm.guidance.task import Attributor
 from dncbm.training.loop import Row
 from dncbm.training.photos import EVALUATED_AT_ONCE, Photos, whole
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Shares of a map's largest attribution, of which the best for IoU is chosen."""
+_WHOLE = (1.0, 1.0, 0.0, 0.0, 1.0)
+"""Crop that shows all of a photo."""
 
 
 def measured(  # noqa: PLR0913 - photos with all that is known of them
@@ -38,7 +38,7 @@ def measured(  # noqa: PLR0913 - photos with all that is known of them
         outside: attribution should be outside of the masks.
         groups: of the photos, for the accuracy of the worst one.
         most: annotated photos, at most, whose attribution is measured; evenly chosen.
-        threshold: for IoU; None chooses the best of `THRESHOLDS` for these photos.
+        threshold: for IoU; None chooses the best for these photos.
         rows: photos to measure.
 
     Returns:
@@ -53,3 +53,68 @@ def measured(  # noqa: PLR0913 - photos with all that is known of them
         attributor, photos, masks, views, device, _annotated(wanted, masks, most), outside,
         threshold,
     )  # fmt: skip
+
+
+def _decided(
+    attributor: Attributor, photos: Photos, truth: np.ndarray, views: Views, device: str,
+    rows: np.ndarray, multiple: bool, groups: np.ndarray | None,
+) -> Row:  # fmt: skip
+    """How the network decides, and what its task measures."""
+    task, sums, logits = attributor.task, {}, []
+    with torch.inference_mode():
+        for _, pixels in whole(photos, views, device, rows):
+            output = attributor.network(pixels)
+            logits.append(task.logits(output).float().cpu())
+            for name, values in task.measures(output, pixels).items():
+                sums[name] = sums.get(name, 0.0) + float(values.sum())
+    found = decisions(torch.cat(logits), torch.from_numpy(truth[rows]), multiple=multiple)
+    if groups is not None and not multiple:
+        right = torch.cat(logits).argmax(1).numpy() == truth[rows].argmax(1)
+        found["worst_group"] = worst_group(right, groups[rows])
+    return found | {name: total / len(rows) for name, total in sums.items()}
+
+
+def _located(
+    attributor: Attributor, photos: Photos, masks: Masks, views: Views, device: str,
+    rows: np.ndarray, outside: bool, threshold: float | None,
+) -> Row:  # fmt: skip
+    """Where attribution lies; {} without annotation."""
+    known = scores.CANDIDATES if threshold is None else (threshold,)
+    shares, areas = [torch.zeros(0).double()], [torch.zeros(0).double()]
+    overlaps = torch.zeros(len(known), dtype=torch.float64)
+    for maps, shown in _maps(attributor, photos, masks, views, device, rows, outside):
+        shares.append(scores.mass_ratio(maps, shown)[:, 0].cpu())
+        areas.append(scores.chance(shown)[:, 0].cpu())
+        for place, value in enumerate(known):
+            overlaps[place] += scores.iou(maps, shown, value).sum().cpu()
+    share, area = torch.cat(shares), torch.cat(areas)
+    if len(share) == 0:
+        return {}
+    best = int(overlaps.argmax())
+    return {
+        "epg": float(share.mean()), "epg_chance": float(area.mean()),
+        "epg_gain": float((share - area).mean()),
+        "iou": float(overlaps[best]) / len(share), "iou_threshold": known[best],
+    }  # fmt: skip
+
+
+def _maps(
+    attributor: Attributor, photos: Photos, masks: Masks, views: Views, device: str,
+    rows: np.ndarray, outside: bool,
+) -> Iterator[tuple[Float[Tensor, "p 1 h w"], Bool[Tensor, "p 1 h w"]]]:  # fmt: skip
+    """Maps of all annotated targets of some photos at the size of the views, and their masks."""
+    for part, pixels in whole(photos, views, device, rows):
+        boxes = torch.tensor(_WHOLE).repeat(len(part), 1)
+        pairs = pairs_in_crops(masks, part, views, boxes, outside=outside)
+        if pairs is not None:
+            found = pairs.maps(attributor.maps(pixels, pairs.targets))
+            maps = upsampled(found, (views.size, views.size))
+            yield maps, pairs.masks[:, None].to(maps.device)
+
+
+def _annotated(rows: np.ndarray, masks: Masks, most: int | None) -> np.ndarray:
+    """Rows with annotation, at most so many, evenly chosen."""
+    known = rows[np.isin(rows, masks.rows)]
+    if most is None or len(known) <= most:
+        return known
+    return known[np.linspace(0, len(known) - 1, most).astype(int)]
