@@ -16,9 +16,10 @@ from dncbm.data.layout import MAX_READ, is_image_name, records_from_paths
 from dncbm.data.sources import ImageRecord
 from dncbm.errors import InvalidInput
 
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError,
 )  # fmt: skip
+"""What reading a damaged entry of a zip raises."""
 _MOST_TEXT = 256
 """Bytes of a `.txt` that are looked at: a class name is shorter."""
 _LABEL_KEYS = ("label", "class", "cls", "category")
@@ -43,7 +44,7 @@ class ZipSource:
         try:
             with self._open().open(name) as stream:
                 return stream.read(MAX_READ)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InvalidInput(f"The entry {name} of {self.path} is damaged: {error}.") from error
 
     def _open(self) -> zipfile.ZipFile:
@@ -65,7 +66,7 @@ def open_zip(path: Path) -> ZipSource:
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InvalidInput(f"{path} is not a zip file or is damaged: {error}.") from error
     for name in entries:
-        _require_safe(path, name)
+        require_safe(path, name)
     names = sorted(name for name in entries if is_image_name(name))
     if not names:
         raise InvalidInput(
@@ -81,7 +82,7 @@ def open_zip(path: Path) -> ZipSource:
     return ZipSource(path, records, fingerprint(evidence))
 
 
-def _require_safe(archive: Path, name: str) -> None:
+def require_safe(archive: Path, name: str) -> None:
     """Refuse names that point outside the archive: they are never honest."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if name.startswith(("/", "\\")) or ".." in parts or ":" in name.split("/")[0]:
@@ -175,7 +176,7 @@ def _scan(shard: Path, number: int) -> Iterator[tuple[_Member, str, bytes | None
                 # tarfile keeps all members it has seen, a kilobyte each; `next` needs none of them.
                 archive.members.clear()  # type: ignore[attr-defined]
                 name = info.name.removeprefix("./")
-                _require_safe(shard, name)
+                require_safe(shard, name)
                 member = _Member(number, info.offset_data, info.size)
                 if info.isfile() and is_image_name(name):
                     yield member, name, None

@@ -55,7 +55,12 @@ def holds_images(root: Path) -> bool:
 
 
 def _image_paths(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of images; links to folders are followed, but never in a circle."""
+    """Relative POSIX paths of images."""
+    return (name for name in paths_below(root) if is_image_name(name))
+
+
+def paths_below(root: Path) -> Iterator[str]:
+    """Relative POSIX paths of files; links to folders are followed, but never in a circle."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -64,7 +69,7 @@ def _image_paths(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         relative = Path(folder).relative_to(root)
-        yield from (name for f in files if is_image_name(name := (relative / f).as_posix()))
+        yield from ((relative / name).as_posix() for name in files)
 
 
 def _fingerprint(records: Sequence[ImageRecord], files: Sequence[Path]) -> str:

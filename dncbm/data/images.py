@@ -42,6 +42,10 @@ _TURNS = {
 }
 
 
+_FIRST_LYING = 5
+"""From this orientation on, width and height change places."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageLimits:
     """What is refused before anything is decoded."""
@@ -84,6 +88,16 @@ def image_size(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, 
         InvalidInput: empty, too large or not an image.
     """
     return _open_checked(data, limits or ImageLimits()).size
+
+
+def upright_size(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
+    """Width and height of the picture in `data` as `decode_image` would show it, read as cheaply.
+
+    Raises:
+        InvalidInput: empty, too large or not an image.
+    """
+    image = _open_checked(data, limits or ImageLimits())
+    return image.size[::-1] if _orientation(image) >= _FIRST_LYING else image.size
 
 
 def _open_checked(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -163,11 +177,17 @@ def _tiff_entries(data: bytes, start: int) -> list[tuple[int, int, int]]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block does not spoil the pixels
-        turn = None
+    turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """From 1 (upright) to 8; what is damaged or unknown counts as upright."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block does not spoil the pixels
+        return 1
+    return found if found in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
