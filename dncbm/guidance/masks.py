@@ -1,15 +1,21 @@
 """Where things are in the photos of a training: masks by photo and target, and which are guided."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
+from dncbm.artifacts import writing
+from dncbm.data.annotations import Annotations
+from dncbm.data.annotations.collection import Kind
 from dncbm.data.views import Boxes, Views
 from dncbm.errors import InvalidInput
-from dncbm.training.seeding import generator
+
+_BYTES_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,31 +65,50 @@ class Masks:
         """Some masks, copied."""
         return torch.from_numpy(np.ascontiguousarray(self.pixels[numbers]))
 
-    def only(self, rows: np.ndarray) -> "Masks":
-        """Those of some photos; the pixels are shared where all stay."""
-        kept = np.isin(self.rows, rows)
-        if kept.all():
-            return self
-        return Masks(self.rows[kept], self.targets[kept], self.pixels[kept])
 
+def stored_masks(
+    annotations: Annotations, ids: Sequence[str], classes: Sequence[str], file: Path, *, size: int,
+    geometry: str = "resized", dilation: float = 0.0, kind: Kind = "boxes",
+    known: Bool[np.ndarray, " n"] | None = None,
+) -> Masks:  # fmt: skip
+    """Masks of classes in photos, written once to a file that training reads at random.
 
-def annotated_share(masks: Masks, train: np.ndarray, share: float, seed: int) -> Masks:
-    """Masks of a random share of the annotated training photos, one photo at least.
-
-    A smaller share of one seed lies within a larger one.
+    Args:
+        annotations: of the photos.
+        ids: of the photos, by row.
+        classes: labels, by target.
+        file: replaced.
+        size: of the square that photos were decoded to.
+        geometry: how they became squares; see `Annotations.masks`.
+        dilation: share of its sides by which a box grows on each side.
+        kind: boxes or segments.
+        known: photos whose annotation is used; None: all.
 
     Raises:
-        InvalidInput: no training photo has a mask.
+        InvalidInput: a class that is annotated nowhere, or no photo shows any.
+        Unavailable: the disk is full or not writable.
     """
-    annotated = np.intersect1d(train, masks.rows)
-    if len(annotated) == 0:
+    used = annotations.known(ids) if known is None else known
+    rows = np.flatnonzero(used)
+    at_once = max(1, _BYTES_AT_ONCE // (len(classes) * size * size))
+    found: list[tuple[int, int]] = []
+    with writing(file), file.open("wb") as stream:
+        for part in np.split(rows, range(at_once, len(rows), at_once)):
+            planes = annotations.masks(
+                [ids[row] for row in part], classes, size, geometry=geometry, dilation=dilation,
+                kind=kind,
+            )  # fmt: skip
+            for place, target in np.argwhere(planes.any(axis=(2, 3))):
+                stream.write(planes[place, target].tobytes())
+                found.append((int(part[place]), int(target)))
+    if not found:
         raise InvalidInput(
-            "No training photo has a box or a mask of a class. Compare the names of the photos "
-            "and of their classes with those in the annotations."
+            f"None of the {len(ids)} photos has a box or mask of {', '.join(classes[:5])}. Compare "
+            "the names of the photos with those in the annotations."
         )
-    order = torch.randperm(len(annotated), generator=generator(seed, "annotated", 0)).numpy()
-    count = max(1, round(share * len(annotated)))
-    return masks.only(annotated[np.sort(order[:count])])
+    pixels = np.memmap(file, dtype=np.bool_, mode="r", shape=(len(found), size, size))
+    pairs = np.array(found)
+    return Masks(pairs[:, 0], pairs[:, 1], pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

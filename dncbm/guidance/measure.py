@@ -11,6 +11,7 @@ from dncbm.attribution import scores
 from dncbm.attribution.methods import upsampled
 from dncbm.data.views import Views
 from dncbm.guidance.masks import Masks, pairs_in_crops
+from dncbm.guidance.metrics import decisions, worst_group
 from dncbm.guidance.task import Attributor
 from dncbm.training.loop import Row
 from dncbm.training.photos import EVALUATED_AT_ONCE, Photos, whole

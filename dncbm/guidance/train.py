@@ -7,7 +7,6 @@ steps without any, only bring their classification.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.candidates import Candidates
 from dncbm.guidance.depths import layer_at
 from dncbm.guidance.loss import LOSSES, loss_named
-from dncbm.guidance.masks import Masks, Pairs, annotated_share, pairs_in_crops
+from dncbm.guidance.masks import Masks, Pairs, pairs_in_crops
 from dncbm.guidance.measure import measured
 from dncbm.guidance.task import AUTO, Attributor, Classes, Task, guiding_method
 from dncbm.training.loop import Row
@@ -52,20 +51,18 @@ class GuidedTraining(PhotoTraining):
     """One of `dncbm.guidance.loss.LOSSES`."""
     weight: float = 1.0
     """λ. With `reduction="sum"` its effect depends on the batch size; with `mean` it does not."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over the guided maps of a step, of all workers together; the papers' code sums."""
+    reduction: str = "mean"
+    """`mean` or `sum` over the guided maps of a step, of all workers together; the papers' code sums."""
     attribution: str = AUTO
     """A differentiable method; `auto` is `bcos` for B-cos networks, else `input_x_gradient`."""
     layer: str = "input"
     """One of `dncbm.guidance.depths.DEPTHS`, or the name of a module."""
     every: int = 1
     """Steps from one guided step to the next."""
-    fraction: float = 1.0
-    """Share of the annotated training photos whose annotation is used."""
-    targets: Literal["one", "all"] = "one"
-    """Of each photo: one of its annotated classes at random, or all, which costs a pass each."""
-    side: Literal["inside", "outside"] = "inside"
-    """Where attribution should lie; `outside` is for classes of the background."""
+    targets: str = "one"
+    """Of each photo `one` of its annotated classes at random, or `all`, which costs a pass each."""
+    side: str = "inside"
+    """Where attribution should lie: `inside`, or `outside` for classes of the background."""
     measured_photos: int = 512
     """Held-out photos with annotation, at most, whose attribution is measured."""
     kept: int = 8
@@ -86,11 +83,8 @@ class GuidedTraining(PhotoTraining):
         for name in ("every", "measured_photos", "kept"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} is {getattr(self, name)}; the rule is at least 1.")
-        if self.weight < 0 or not 0 < self.fraction <= 1:
-            raise InvalidInput(
-                f"weight is {self.weight} and fraction {self.fraction}; the rule is a weight of at "
-                "least 0 and a share in (0, 1]."
-            )
+        if not 0 <= self.weight < float("inf"):
+            raise InvalidInput(f"weight is {self.weight}; the rule is a number of at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -140,10 +134,14 @@ def train_guided(
     task = task or Classes()
     method, layer = guiding_method(config.attribution, network), layer_at(network, config.layer)
     attributor = Attributor(network, task, method, layer)
-    masks = annotated_share(data.masks, data.photos.train, config.fraction, config.seed)
-    losses = _Losses(attributor, data, masks, config, run.device, current_workers())
+    if not np.isin(data.photos.train, data.masks.rows).any():
+        raise InvalidInput(
+            "No training photo has a box or a mask of a class. Compare the names of the photos "
+            "and of their classes with those in the annotations."
+        )
+    losses = _Losses(attributor, data, config, current_workers())
     multiple = config.label_loss == "bce"
-    folder = run.checkpoint.with_suffix("")
+    folder = run.checkpoint.with_name(f"{run.checkpoint.stem}-candidates")
     candidates = Candidates.open(folder, run.purpose or fingerprint(asdict(config)), config.kept)
     step = [0]
 
@@ -178,9 +176,7 @@ class _Losses:
 
     attributor: Attributor
     data: GuidedPhotos
-    masks: Masks
     config: GuidedTraining
-    device: str
     workers: Workers
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -207,7 +203,7 @@ class _Losses:
             every = torch.rand(len(batch.all_rows), generator=batch.draw)
             draws = every[batch.first : batch.first + len(batch.rows)]
         return pairs_in_crops(
-            self.masks, batch.rows, batch.views, batch.boxes,
+            self.data.masks, batch.rows, batch.views, batch.boxes,
             outside=self.config.side == "outside", draws=draws,
         )  # fmt: skip
 
