@@ -7,10 +7,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from dncbm.attribution import methods
+from dncbm.attribution import backprop, cams, methods, perturbation
+from dncbm.attribution.lrp import lrp
+from dncbm.attribution.rollout import rollout
 from dncbm.errors import UnknownName
 
-Kind = Literal["backpropagation", "activation", "perturbation", "inherent"]
+Kind = Literal["backpropagation", "activation", "perturbation", "attention", "inherent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,19 @@ METHODS: Mapping[str, MethodInfo] = _all(
     MethodInfo("gradient", methods.gradient, True),
     MethodInfo("input_x_gradient", methods.input_x_gradient, True),
     MethodInfo("integrated_gradients", methods.integrated_gradients, True),
+    MethodInfo("smooth_grad", backprop.smooth_grad, True),
+    MethodInfo("smoothed_integrated_gradients", backprop.smoothed_integrated_gradients, True),
+    MethodInfo("smoothed_input_x_gradient", backprop.smoothed_input_x_gradient, True),
+    MethodInfo("guided_backprop", backprop.guided_backprop, False),
+    MethodInfo("lrp", lrp, False),
     MethodInfo("grad_cam", methods.grad_cam, True, "activation"),
     MethodInfo("layer_cam", methods.layer_cam, True, "activation"),
+    MethodInfo("grad_cam_plus_plus", cams.grad_cam_plus_plus, True, "activation"),
+    MethodInfo("ablation_cam", cams.ablation_cam, False, "activation"),
+    MethodInfo("score_cam", cams.score_cam, False, "activation"),
+    MethodInfo("occlusion", perturbation.occlusion, False, "perturbation"),
+    MethodInfo("rise", perturbation.rise, False, "perturbation"),
+    MethodInfo("rollout", rollout, False, "attention"),
     MethodInfo("bcos", methods.bcos, True, "inherent"),
 )
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dncbm.attribution.evaluation import settled
 from dncbm.attribution.layers import Layer, Network, Splittable, split_at
 from dncbm.bcos.explain import Targets, explain, target_values
 from dncbm.bcos.mode import explanation_mode
@@ -71,16 +72,14 @@ def integrated_gradients(
         raise InvalidInput(f"steps is {steps}; the rule is at least 1. 20 to 50 are usual.")
     with torch.inference_mode(False), torch.enable_grad():
         split = split_at(forward, images, layer, create_graph=create_graph)
-        if targets is None:
-            with torch.no_grad():
-                targets = split.explain(split.features).argmax(dim=1)
+        targets = settled(split, targets)
         way = split.features - baseline
         total = torch.zeros_like(split.features[:, None])
         for step in range(steps):
             # on the way, and a leaf of its own where nothing before it is trained
             place = baseline + way * ((step + 0.5) / steps)
             place = place if create_graph else place.detach().requires_grad_()
-            found = _gradients(split.explain(place), place, targets, create_graph) / steps
+            found = target_gradients(split.explain(place), place, targets, create_graph) / steps
             total = total + found
         maps = (way[:, None] * total).sum(dim=2)
         return maps if create_graph else maps.detach()
@@ -92,14 +91,19 @@ def grad_cam(
     targets: Targets | None = None,
     *,
     layer: Layer = None,
+    rectified: bool = True,
     create_graph: bool = False,
 ) -> Maps:
-    """Channels weighted by their mean gradient, positive part (Selvaraju et al. 2017)."""
+    """Channels weighted by their mean gradient, positive part (Selvaraju et al. 2017).
+
+    With `rectified=False` the sign stays: a loss can then raise maps that are negative everywhere,
+    through whose positive part no gradient comes.
+    """
     features, gradients = layer_gradients(
         forward, images, targets, layer, create_graph=create_graph
     )
-    weights = gradients.mean(dim=(-2, -1))
-    return torch.einsum("ntc,ncyx->ntyx", weights, features).relu()
+    maps = torch.einsum("ntc,ncyx->ntyx", gradients.mean(dim=(-2, -1)), features)
+    return maps.relu() if rectified else maps
 
 
 def layer_cam(
@@ -149,7 +153,7 @@ def layer_gradients(
     with torch.inference_mode(False), torch.enable_grad():
         split = split_at(forward, images, layer, create_graph=create_graph)
         output = split.explain(split.features)
-        gradients = _gradients(output, split.features, targets, create_graph)
+        gradients = target_gradients(output, split.features, targets, create_graph)
         return (split.features if create_graph else split.features.detach()), gradients
 
 
@@ -172,10 +176,10 @@ def smoothed(maps: Float[Tensor, "*n h w"], side: int) -> Float[Tensor, "*n h w"
     return functional.avg_pool2d(flat, side, stride=1, padding=side // 2).view(maps.shape)
 
 
-def _gradients(
+def target_gradients(
     output: Tensor, source: Tensor, targets: Targets | None, create_graph: bool
 ) -> Float[Tensor, "n t d y x"]:
-    """Of each target."""
+    """Gradient of each target with respect to `source`, in one graph."""
     values = target_values(output, targets)
     count = values.shape[1]
     found = [
