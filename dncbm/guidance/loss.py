@@ -41,7 +41,9 @@ def energy(maps: _Maps, masks: _Masks, *, reduction: str = "mean") -> Tensor:
 
     It does not change with the scale of the map, and asks nothing about the place inside the mask.
     Where Σ A+ is below 1e-7, the share means nothing: the value is then 1 - Σ M A+, as in the
-    papers' code, and its gradient raises the attribution in the mask, also where it is negative.
+    papers' code, and its gradient raises the attribution in the mask, also where it is negative. No
+    gradient comes through a positive part that was taken before, so give Grad-CAM with its sign
+    (`rectified=False`): guided without, its maps end at zero and stay there.
 
     Args:
         maps: signed attributions, at the resolution of their layer.

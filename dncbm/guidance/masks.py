@@ -23,7 +23,7 @@ class Masks:
     """Masks of photos, at most one per photo and target.
 
     Raises:
-        InvalidInput: an empty mask, two masks of one photo and target, or other shapes.
+        InvalidInput: an empty mask, or two masks of one photo and target.
     """
 
     rows: Int[np.ndarray, " a"]
@@ -34,11 +34,6 @@ class Masks:
     """In memory or mapped from a file; of the whole photo, at any size."""
 
     def __post_init__(self) -> None:
-        if not len(self.rows) == len(self.targets) == len(self.pixels):
-            raise InvalidInput(
-                f"{len(self.pixels)} masks have {len(self.rows)} rows and {len(self.targets)} "
-                "targets; the rule is one of each per mask."
-            )
         steps = np.diff(self.rows)
         pairs = np.stack([self.rows, self.targets], axis=1)
         if (steps < 0).any() or len(np.unique(pairs, axis=0)) < len(pairs):

@@ -112,9 +112,14 @@ class Attributor:
         return found
 
     def trained(
-        self, pixels: Float[Tensor, "n c h w"], targets: Int64[Tensor, "n t"]
-    ) -> tuple[Tensor, Float[Tensor, "n t y x"]]:
-        """The network's output and the maps, both with their graphs, by one pass where one does."""
+        self, pixels: Float[Tensor, "n c h w"], targets: Int64[Tensor, "n t"], *,
+        signed: bool = False,
+    ) -> tuple[Tensor, Float[Tensor, "n t y x"]]:  # fmt: skip
+        """The network's output and the maps, both with their graphs, by one pass where one does.
+
+        With `signed` Grad-CAM keeps its sign, for a loss that takes the positive part by itself.
+        """
+        options = {"rectified": False} if signed and self.method.name == "grad_cam" else {}
         seen: list[Tensor] = []
         forward = self.network
         if self.method.name in _ONE_PASS:
@@ -126,7 +131,7 @@ class Attributor:
         else:
             seen.append(self.network(pixels))
         maps = self.method.function(
-            forward, pixels, self._values(targets), layer=self.layer, create_graph=True
+            forward, pixels, self._values(targets), layer=self.layer, create_graph=True, **options
         )
         return seen[0], maps
 

@@ -186,7 +186,8 @@ class _Losses:
         if pairs is None:
             output, found = self.attributor.network(pixels), pixels.new_zeros(())
         else:
-            output, maps = self.attributor.trained(pixels, pairs.targets.to(pixels.device))
+            targets, signed = pairs.targets.to(pixels.device), self.config.loss == "energy"
+            output, maps = self.attributor.trained(pixels, targets, signed=signed)
             loss = loss_named(self.config.loss)
             masks = pairs.masks.to(pixels.device)[:, None]
             found = loss(pairs.maps(maps), masks, reduction="sum")

@@ -38,7 +38,7 @@ def _epg(found: Candidates, step: int = 60) -> float:
     ("is_bcos", "changes"),
     [
         (False, {"loss": "energy"}),
-        (False, {"loss": "energy", "layer": "2", "attribution": "grad_cam"}),
+        (False, {"loss": "energy", "layer": "3", "attribution": "grad_cam"}),
         (False, {"loss": "energy", "targets": "all", "reduction": "sum", "weight": 0.1}),
         (True, {"loss": "energy", "label_loss": "uniform-off-label", "learning_rate": 0.03}),
     ],
@@ -51,7 +51,7 @@ def test_guidance_moves_attribution_into_the_masks(
     for weight in (0.0, changes.get("weight", 2.0)):
         config = _config(**changes | {"weight": weight})
         model = network(is_bcos=is_bcos)
-        run = Run(checkpoint=tmp_path / f"{weight}")
+        run = Run(checkpoint=tmp_path / f"weight {weight:g}" / "c")
         history, found = train_guided(model, scene(), WHOLE, config, run)
         last = found.figures[60]
         shares[weight] = _epg(found)
@@ -69,7 +69,7 @@ def test_a_tenth_of_the_annotations_and_every_other_step_still_help(tmp_path: Pa
     found = {}
     for weight in (0.0, 3.0):
         config = _config(weight=weight, every=2, steps=90)
-        run = Run(checkpoint=tmp_path / f"{weight}")
+        run = Run(checkpoint=tmp_path / f"weight {weight:g}" / "c")
         _, found[weight] = train_guided(network(), scene(annotated=0.1), VIEWS, config, run)
     assert _epg(found[3.0], 90) > _epg(found[0.0], 90) + 0.1
 
@@ -167,7 +167,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     run = Run(checkpoint=tmp_path / "c")
     with pytest.raises(InvalidInput, match="No training photo has a box"):
         train_guided(network(), _without_masks(scene()), VIEWS, _config(), run)
-    with pytest.raises(UnknownName, match="Nearest"):
+    with pytest.raises(UnknownName, match="Unknown layer 'layer9'"):
         train_guided(network(), scene(), VIEWS, _config(layer="layer9"), run)
     with pytest.raises(InvalidInput, match="that of B-cos networks"):
         train_guided(network(), scene(), VIEWS, _config(attribution="bcos"), run)
