@@ -34,6 +34,18 @@ class FileSource:
             raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from error
 
 
+class GroupedFiles(FileSource):
+    """Files whose images belong to groups, in which a network may fail while its mean is fine."""
+
+    def __init__(
+        self, records: Sequence[ImageRecord], files: Sequence[Path], groups: Sequence[str | None]
+    ) -> None:
+        super().__init__(records, files)
+        self.groups = groups
+        listed = json.dumps([self.fingerprint, list(groups)])
+        self.fingerprint = hashlib.sha256(listed.encode()).hexdigest()
+
+
 def open_folder(root: Path) -> FileSource:
     """All images below `root`, sorted by path; class and split come from the folder names.
 

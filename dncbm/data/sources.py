@@ -51,11 +51,18 @@ class ImageSource(Protocol):
         ...
 
 
+def groups_of(source: ImageSource) -> Sequence[str | None] | None:
+    """The group of each image, None where the source has no groups."""
+    groups: Sequence[str | None] | None = getattr(source, "groups", None)
+    return groups
+
+
 def open_source(location: str, *, dataset: bool = False) -> ImageSource:
     """The images at `location`.
 
     A folder (one folder per class, optionally below train/validation/test, or flat), a CSV,
-    TSV or Parquet manifest (columns path[, label][, split][, id]), a zip, a tar (WebDataset)
+    TSV or Parquet manifest (columns path[, label][, split][, id][, group]) or Waterbirds'
+    `metadata.csv` (or the folder with it), a zip, a tar (WebDataset)
     or a folder of tars and no images; a data set `hf:NAME` (also a folder saved by the datasets
     library) or `torchvision:CLASS`. With `dataset=True` a bare name is a Hugging Face data set.
 
@@ -80,7 +87,10 @@ def open_source(location: str, *, dataset: bool = False) -> ImageSource:
 def _open_folder(path: Path) -> ImageSource:
     from dncbm.data.archives import open_tar
     from dncbm.data.folder import holds_images, open_folder
+    from dncbm.data.waterbirds import METADATA, is_waterbirds, open_waterbirds
 
+    if is_waterbirds(path / METADATA):
+        return open_waterbirds(path / METADATA)
     shards = sorted(path.glob("*.tar"))
     if shards and not holds_images(path):
         return open_tar(*shards)

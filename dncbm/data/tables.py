@@ -8,23 +8,28 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dncbm.data.folder import FileSource
+from dncbm.data.folder import FileSource, GroupedFiles
 from dncbm.data.sources import ImageRecord
 from dncbm.data.splits import normalise_split
+from dncbm.data.waterbirds import is_waterbirds, open_waterbirds
 from dncbm.errors import InvalidInput
 
-_COLUMNS = ("path", "label", "split", "id")
+_COLUMNS = ("path", "label", "split", "id", "group")
 
 
 def open_manifest(path: Path) -> FileSource:
     """The images that the rows of a manifest name, in row order.
 
-    Columns: `path` (absolute, or relative to the manifest), and optionally `label`, `split`
-    and `id`. Files that are missing are reported per image when they are read.
+    Columns: `path` (absolute, or relative to the manifest), and optionally `label`, `split`, `id`
+    and `group` (class and background together, say: what the worst group is sought among). A CSV
+    with Waterbirds' columns is read as such. Files that are missing are reported per image when
+    they are read.
 
     Raises:
         InvalidInput: no `path` column, no rows, or an unknown split name.
     """
+    if path.suffix.lower() == ".csv" and is_waterbirds(path):
+        return open_waterbirds(path)
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
     if not rows:
         raise InvalidInput(f"{path} has no rows. It needs one row per image.")
@@ -37,7 +42,8 @@ def open_manifest(path: Path) -> FileSource:
         )
         for name, row in zip(_unique_ids(rows), rows, strict=True)
     ]
-    return FileSource(records, [path.parent / name for name in paths])
+    files, groups = [path.parent / name for name in paths], [row.get("group") for row in rows]
+    return GroupedFiles(records, files, groups) if any(groups) else FileSource(records, files)
 
 
 Row = Mapping[str, str | None]
@@ -70,7 +76,7 @@ def _require_path(path: Path, names: Sequence[str]) -> None:
     if "path" not in names:
         raise InvalidInput(
             f"{path} has no column 'path'; its columns are {', '.join(names) or '(none)'}. "
-            "Name the column with the image files 'path' (others: label, split, id)."
+            "Name the column with the image files 'path' (others: label, split, id, group)."
         )
 
 

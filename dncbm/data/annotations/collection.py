@@ -1,7 +1,7 @@
 """Annotations of many photos: masks for a network, targets, and shares of them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -168,7 +168,7 @@ def _draw(
             draw_segment(planes[index[segment.label]], segment, photo.size, place)
 
 
-def _drawn(seed: int):
+def _drawn(seed: int) -> Callable[[str], bytes]:
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 

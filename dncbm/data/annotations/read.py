@@ -102,14 +102,14 @@ def _joined(found: Listing, source: ImageSource) -> Annotations:
     of_row: dict[int, list[Entry]] = defaultdict(list)
     for entry in found.entries:
         try:
-            row = _row_of(entry, index, source)
+            place = _row_of(entry, index, source)
         except BadAnnotation as error:
             problems.append(Problem(entry.where, str(error)))
             continue
-        if row is None:
+        if place is None:
             unmatched += 1
         else:
-            of_row[row].append(entry)
+            of_row[place].append(entry)
     photos: dict[str, Annotated] = {}
     for row, entries in sorted(of_row.items()):
         read = _read(source, row, entries)
