@@ -45,6 +45,7 @@ from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.drift_cli import drift
 from pipelines.jobs_cli import add_to
+from pipelines.localise_cli import localise
 from pipelines.recipes import Recipe, located, merged, read_recipe
 from pipelines.registry_cli import add_commands
 from pipelines.targets import Targets, numbers
@@ -387,6 +388,7 @@ def doctor(
 edits_cli.register(app)
 add_to(app)
 app.command()(drift)
+app.command()(localise)
 
 
 def main() -> None:

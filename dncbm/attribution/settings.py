@@ -103,6 +103,14 @@ class Setting(nn.Module):
 
         return chosen
 
+    def check(self, images: Float[Tensor, "g c hh ww"]) -> None:
+        """Refuse pictures that the setting cannot have, or a network that it is not defined for.
+
+        Raises:
+            InvalidInput: with the reason.
+        """
+        self._require_grid(images)
+
     def _require_grid(self, images: Tensor) -> None:
         if images.dim() != 4 or any(length % self.side for length in images.shape[-2:]):
             raise InvalidInput(
@@ -295,6 +303,14 @@ class DiPart(_PerCell):
         inner = split_at(features, seen, module, create_graph=create_graph)
         head = self._head(network, backbone.last, seen)
         return Split(inner.features, lambda other: head(inner.explain(other)))
+
+    def check(self, images: Float[Tensor, "g c hh ww"]) -> None:
+        """As in every setting; and the network needs a head of a region.
+
+        Raises:
+            InvalidInput: it has none, with the reason.
+        """
+        self.backbone(images)
 
     def backbone(self, images: Float[Tensor, "g c hh ww"]) -> Backbone:
         """Where the network's head begins, for pictures of this size.

@@ -81,7 +81,7 @@ def draw_all(data: ReportData) -> dict[str, Chart]:
 
 
 def _chart(draw: Callable[[Any, ReportData], None], data: ReportData) -> Chart:
-    with _canvas() as figure:
+    with canvas() as figure:
         draw(figure.subplots(), data)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
@@ -91,14 +91,14 @@ def _chart(draw: Callable[[Any, ReportData], None], data: ReportData) -> Chart:
 
 
 @contextmanager
-def _canvas() -> Iterator[Any]:
-    """A figure on the Agg canvas, without pyplot's global state."""
+def canvas(width: float = _WIDTH, height: float = _HEIGHT) -> Iterator[Any]:
+    """A figure of so many inches on the Agg canvas, without pyplot's global state."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE | {"svg.hashsalt": "dncbm"}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         yield figure
 
