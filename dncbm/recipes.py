@@ -147,7 +147,7 @@ def _located_dataset(text: str, base: Path) -> str:
 def located_network(text: str, base: Path) -> str:
     """An encoder or a classifier with an absolute path where it names a file or a folder."""
     scheme, _, folder = text.partition(":")
-    if folder and scheme in ("local-dir", "bcos"):
+    if folder and scheme in ("local-dir", "bcos", "guided"):
         return f"{scheme}:{located(folder, base)}"
     for mark in ("@", ":"):  # ARCH:TAG@FILE or ARCH:FILE; a tag or a hub id is no file
         before, _, path = text.partition(mark)

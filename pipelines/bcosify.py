@@ -106,7 +106,7 @@ def _bcosify_classifier(
     require_classes(source, splits)
     classes = tuple(sorted({r.label for r in source.records if r.label is not None}))
     network, blueprint, views = _classifier(recipe, len(classes))
-    inputs = {"photos": source.fingerprint, "model": _weights_mark(network)}
+    inputs = {"photos": source.fingerprint, "model": weights_mark(network)}
     job = _Job(
         workspace, blueprint, views, config, inputs, classes, _device(recipe), progress
     )  # fmt: skip
@@ -256,7 +256,7 @@ def _require_same_pixels(model: Encoder, teacher: Encoder) -> None:
         )
 
 
-def _weights_mark(network: nn.Module) -> str:
+def weights_mark(network: nn.Module) -> str:
     """Fingerprint of the weights that training begins with."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

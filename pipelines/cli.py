@@ -44,6 +44,7 @@ from pipelines.cli_parts import (
 from pipelines.cli_service import keys_app, serve
 from pipelines.console import configure_logging, progress_listener, run_guarded
 from pipelines.drift_cli import drift
+from pipelines.guide_cli import guide
 from pipelines.jobs_cli import add_to
 from pipelines.localise_cli import localise
 from pipelines.recipes import Recipe, located, merged, read_recipe
@@ -389,6 +390,7 @@ edits_cli.register(app)
 add_to(app)
 app.command()(drift)
 app.command()(localise)
+app.command()(guide)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dncbm.artifacts import read_json, write_json
 from dncbm.errors import ArtifactError, ArtifactMismatch, InvalidInput
-from dncbm.guidance.selection import pareto_front
+from dncbm.guidance.selection import best_above, pareto_front
 from dncbm.training.checkpoints import load_checkpoint, save_checkpoint
 from dncbm.training.loop import Row
 
@@ -90,14 +90,12 @@ class Candidates:
         return {min(self.figures), max(self.figures), best, *self.front()}
 
     def chosen(self, tolerance: float = TOLERANCE) -> int:
-        """The step with the best EPG whose classification is not worse than the first one's.
+        """The kept step with the best EPG whose classification is not worse than the first one's.
 
         `tolerance` may be lost. Without annotation it is the best classification.
         """
-        first = classification(self.figures[min(self.figures)])
-        kept = sorted(self.kept())
-        good = [s for s in kept if classification(self.figures[s]) >= first - tolerance - 1e-9]
-        return max(good, key=lambda s: (_point(self.figures[s])[1], classification(self.figures[s])))
+        steps = sorted(self.kept())
+        return steps[choice([self.figures[step] for step in steps], tolerance)]
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Of a kept state.
@@ -119,6 +117,17 @@ class Candidates:
 
     def _file(self, step: int) -> Path:
         return self.folder / f"step-{step}.safetensors"
+
+
+def choice(figures: Sequence[Row], tolerance: float = TOLERANCE) -> int:
+    """Which row has the best EPG, its classification at most `tolerance` below the first one's.
+
+    Without annotation it is the best classification.
+    """
+    points = np.array([_point(row) for row in figures])
+    by = 1 if "epg" in figures[0] else 0
+    found = best_above(points, by=by, column=0, floor=points[0, 0] - tolerance - 1e-9)
+    return 0 if found is None else found
 
 
 def _point(figures: Row) -> Sequence[float]:

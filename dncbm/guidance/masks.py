@@ -64,7 +64,7 @@ class Masks:
 def stored_masks(
     annotations: Annotations, ids: Sequence[str], classes: Sequence[str], file: Path, *, size: int,
     geometry: str = "resized", dilation: float = 0.0, kind: Kind = "boxes",
-    known: Bool[np.ndarray, " n"] | None = None,
+    wanted: Bool[np.ndarray, "n t"] | None = None,
 ) -> Masks:  # fmt: skip
     """Masks of classes in photos, written once to a file that training reads at random.
 
@@ -77,14 +77,14 @@ def stored_masks(
         geometry: how they became squares; see `Annotations.masks`.
         dilation: share of its sides by which a box grows on each side.
         kind: boxes or segments.
-        known: photos whose annotation is used; None: all.
+        wanted: which targets of which photos are used; None: all.
 
     Raises:
         InvalidInput: a class that is annotated nowhere, or no photo shows any.
         Unavailable: the disk is full or not writable.
     """
-    used = annotations.known(ids) if known is None else known
-    rows = np.flatnonzero(used)
+    used = np.ones((len(ids), len(classes)), bool) if wanted is None else wanted
+    rows = np.flatnonzero(annotations.known(ids) & used.any(axis=1))
     at_once = max(1, _BYTES_AT_ONCE // (len(classes) * size * size))
     found: list[tuple[int, int]] = []
     with writing(file), file.open("wb") as stream:
@@ -93,7 +93,7 @@ def stored_masks(
                 [ids[row] for row in part], classes, size, geometry=geometry, dilation=dilation,
                 kind=kind,
             )  # fmt: skip
-            for place, target in np.argwhere(planes.any(axis=(2, 3))):
+            for place, target in np.argwhere(planes.any(axis=(2, 3)) & used[part]):
                 stream.write(planes[place, target].tobytes())
                 found.append((int(part[place]), int(target)))
     if not found:

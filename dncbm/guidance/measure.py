@@ -1,10 +1,10 @@
 """What a guided network is judged by: how it decides, and where its reasons lie."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dncbm.attribution import scores
@@ -23,7 +23,7 @@ _WHOLE = (1.0, 1.0, 0.0, 0.0, 1.0)
 def measured(  # noqa: PLR0913 - photos with all that is known of them
     attributor: Attributor, photos: Photos, truth: Bool[np.ndarray, "n k"], masks: Masks,
     views: Views, device: str, *, multiple: bool = False, outside: bool = False,
-    groups: Int[np.ndarray, " n"] | None = None, most: int | None = None,
+    groups: Sequence[str | None] | np.ndarray | None = None, most: int | None = None,
     threshold: float | None = None, rows: np.ndarray | None = None,
 ) -> Row:  # fmt: skip
     """Figures of a network in evaluation mode; {} without photos.
@@ -58,7 +58,7 @@ def measured(  # noqa: PLR0913 - photos with all that is known of them
 
 def _decided(
     attributor: Attributor, photos: Photos, truth: np.ndarray, views: Views, device: str,
-    rows: np.ndarray, multiple: bool, groups: np.ndarray | None,
+    rows: np.ndarray, multiple: bool, groups: Sequence[str | None] | np.ndarray | None,
 ) -> Row:  # fmt: skip
     """How the network decides, and what its task measures."""
     task, sums, logits = attributor.task, {}, []
@@ -71,7 +71,7 @@ def _decided(
     found = decisions(torch.cat(logits), torch.from_numpy(truth[rows]), multiple=multiple)
     if groups is not None and not multiple:
         right = torch.cat(logits).argmax(1).numpy() == truth[rows].argmax(1)
-        found["worst_group"] = worst_group(right, groups[rows])
+        found["worst_group"] = worst_group(right, [groups[row] for row in rows])
     return found | {name: total / len(rows) for name, total in sums.items()}
 
 

@@ -5,12 +5,12 @@ are asked to lie in their masks, which are cropped with the photos. Photos witho
 steps without any, only bring their classification.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -97,9 +97,8 @@ class GuidedPhotos:
     """Classes that each photo shows; one each where the task is single-label."""
     masks: Masks
     """Of training and held-out photos."""
-    groups: Int[np.ndarray, " n"] | None = None
+    groups: Sequence[str | None] | np.ndarray | None = None
     """For worst-group accuracy; None where there are none."""
-    classes: tuple[str, ...] = field(default=())
 
     def wanted(self, rows: np.ndarray) -> Tensor:
         """Truth of some photos, as the losses take it."""

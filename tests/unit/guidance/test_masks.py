@@ -95,14 +95,15 @@ def test_annotations_are_stored_once_and_mapped(tmp_path: Path) -> None:
         "c": Annotated((8, 8), (_box("dog", 0, 0, 4, 4), _box("dog", 4, 4, 8, 8)), ()),
         "d": Annotated((8, 8), (_box("cat", 0, 0, 4, 4),), ()),
     }
-    ids, known = ["a", "b", "c", "d"], np.array([True, True, True, False])
+    ids, wanted = ["a", "b", "c", "d"], np.ones((4, 2), bool)
+    wanted[3] = False
     found = stored_masks(
-        Annotations(photos), ids, ["cat", "dog"], tmp_path / "m", size=8, known=known
+        Annotations(photos), ids, ["cat", "dog"], tmp_path / "m", size=8, wanted=wanted
     )
     assert (found.rows.tolist(), found.targets.tolist()) == ([0, 0, 2], [0, 1, 1])
-    wanted = np.zeros((3, 8, 8), bool)
-    wanted[0, :, :4] = wanted[1, 4:, 4:] = wanted[2, :4, :4] = wanted[2, 4:, 4:] = True
-    assert (found.pixels == wanted).all()
+    pixels = np.zeros((3, 8, 8), bool)
+    pixels[0, :, :4] = pixels[1, 4:, 4:] = pixels[2, :4, :4] = pixels[2, 4:, 4:] = True
+    assert (found.pixels == pixels).all()
     with pytest.raises(InvalidInput, match="No annotation has the class 'cow'"):
         stored_masks(Annotations(photos), ids, ["cow"], tmp_path / "m", size=8)
     with pytest.raises(InvalidInput, match="None of the 1 photos has a box"):
