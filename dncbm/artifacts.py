@@ -26,7 +26,15 @@ from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
 from dncbm.files import draft_of, hidden, publish, sync_all
 
 Kind = Literal[
-    "embeddings", "sae", "vocabulary", "dictionary", "cbm", "report", "bcos", "guided", "localisation"
+    "embeddings",
+    "sae",
+    "vocabulary",
+    "dictionary",
+    "cbm",
+    "report",
+    "bcos",
+    "guided",
+    "localisation",
 ]
 
 FORMAT_VERSION = 2

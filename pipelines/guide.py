@@ -32,9 +32,7 @@ from pipelines.workspace import Workspace, is_current
 _SHOWN = ("accuracy", "f1", "map", "worst_group", "epg", "epg_chance", "epg_gain", "iou", "cosine")
 
 
-def guide_stage(
-    recipe: GuideRecipe, workspace: Workspace, progress: Progress = no_progress
-) -> Row:
+def guide_stage(recipe: GuideRecipe, workspace: Workspace, progress: Progress = no_progress) -> Row:
     """Train with guidance, or go on, and write the artifact `guided`; what is current is read.
 
     Raises:
@@ -62,7 +60,8 @@ def guide_stage(
     if not job.is_current():
         workspace.create()
         prepared = prepare(material, recipe, How(views.size), workspace.work, progress)
-        job.train(prepared, opened.network, lambda: Classes())
+        job.train(prepared, opened.network, Classes)
+        workspace.clean()
     return job.result()
 
 
@@ -147,7 +146,6 @@ class Job:
             training=self.training, inputs=self.inputs, metrics=metrics, history=chosen.history,
             kind=GUIDED,
         )  # fmt: skip
-        self.workspace.clean()
         return guided
 
     def _trained(

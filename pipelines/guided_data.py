@@ -145,9 +145,7 @@ def _targets(material: Material, recipe: GuideRecipe) -> Sequence[str]:
     return material.classes
 
 
-def _truth(
-    material: Material, pixels: Pixels, ids: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _truth(material: Material, pixels: Pixels, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Classes by photo, and the photos of which they are known."""
     usable = pixels.usable()
     if material.multiple:

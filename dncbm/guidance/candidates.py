@@ -68,9 +68,7 @@ class Candidates:
         self.figures[step] = figures
         save_checkpoint(self._file(step), network.state_dict(), {"step": step})
         kept = self.kept()
-        write_json(
-            self.folder / _INDEX, {"purpose": self.purpose, "figures": self.figures}
-        )
+        write_json(self.folder / _INDEX, {"purpose": self.purpose, "figures": self.figures})
         for old in set(self.figures) - kept:
             self._file(old).unlink(missing_ok=True)
 

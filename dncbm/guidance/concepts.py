@@ -58,7 +58,7 @@ class ConceptTask:
             concept that is both.
     """
 
-    def __init__(  # noqa: PLR0913 - a bottleneck and what is wanted of it
+    def __init__(
         self, sae: SaeModel, probe: Probe, concepts: Sequence[int], teacher: nn.Module, *,
         teacher_weight: float = 1.0, forbidden: Sequence[int] = (), forbidden_weight: float = 1.0,
     ) -> None:  # fmt: skip

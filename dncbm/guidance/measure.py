@@ -14,7 +14,7 @@ from dncbm.guidance.masks import Masks, pairs_in_crops
 from dncbm.guidance.metrics import decisions, worst_group
 from dncbm.guidance.task import Attributor
 from dncbm.training.loop import Row
-from dncbm.training.photos import EVALUATED_AT_ONCE, Photos, whole
+from dncbm.training.photos import Photos, whole
 
 _WHOLE = (1.0, 1.0, 0.0, 0.0, 1.0)
 """Crop that shows all of a photo."""

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def enlarged(one: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map between the middles of its pixels, bilinearly; beyond the border those of the border."""
+    """A map between the middles of its pixels, bilinearly; beyond them those of the border."""
     found = np.zeros(size)
     for i in range(size[0]):
         for j in range(size[1]):

@@ -86,7 +86,8 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     run = Run(checkpoint=tmp_path / "a.safetensors")
     rows, kept = train_guided(whole, scene(), VIEWS, config, run)
     with pytest.raises(_Stop):
-        train_guided(network(), scene(), VIEWS, config, Run(checkpoint=tmp_path / "b", on_step=stop))
+        killed = Run(checkpoint=tmp_path / "b", on_step=stop)
+        train_guided(network(), scene(), VIEWS, config, killed)
     found, others = train_guided(again, scene(), VIEWS, config, Run(checkpoint=tmp_path / "b"))
     assert found == rows
     assert others.figures == kept.figures
