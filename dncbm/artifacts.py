@@ -26,16 +26,9 @@ from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
 from dncbm.files import draft_of, hidden, publish, sync_all
 
 Kind = Literal[
-    "embeddings",
-    "sae",
-    "vocabulary",
-    "dictionary",
-    "cbm",
-    "report",
-    "bcos",
+    "embeddings", "sae", "vocabulary", "dictionary", "cbm", "report", "bcos", "localisation",
     "guided",
-    "localisation",
-]
+]  # fmt: skip
 
 FORMAT_VERSION = 2
 """2: a dictionary holds what its names were compared in."""

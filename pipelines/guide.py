@@ -16,11 +16,12 @@ from dncbm.data.views import Views
 from dncbm.encoders.spec import GUIDED
 from dncbm.guidance.candidates import Candidates, choice
 from dncbm.guidance.depths import layer_at
-from dncbm.guidance.measure import measured
+from dncbm.guidance.measure import Measure
+from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.recipe import GuideRecipe
 from dncbm.guidance.selection import pareto_front
 from dncbm.guidance.task import Attributor, Classes, Task, guiding_method
-from dncbm.guidance.train import GuidedPhotos, GuidedTraining, train_guided
+from dncbm.guidance.train import GuidedTraining, train_guided
 from dncbm.training.devices import resolve_device
 from dncbm.training.loop import Row
 from dncbm.training.photos import Run
@@ -169,12 +170,13 @@ class Job:
         config, data = chosen.config, prepared.data
         rows = prepared.test if len(prepared.test) else data.photos.held_out
         method, layer = guiding_method(config.attribution, network), layer_at(network, config.layer)
-        return measured(
-            Attributor(network.to(self.device).eval(), task, method, layer), data.photos,
-            data.truth, data.masks, self.views, self.device, multiple=self.material.multiple,
-            outside=config.side == "outside", groups=_groups(data, rows), rows=rows,
+        measure = Measure(
+            attributor=Attributor(network.to(self.device).eval(), task, method, layer),
+            data=replace(data, groups=_groups(data, rows)), views=self.views, device=self.device,
+            multiple=self.material.multiple, outside=config.side == "outside",
             threshold=chosen.candidates.figures[step].get("iou_threshold"),
         )  # fmt: skip
+        return measure(rows)
 
     def result(self) -> Row:
         """What the command prints."""

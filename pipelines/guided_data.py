@@ -14,8 +14,8 @@ from dncbm.data.pixels import Pixels, Resize, decoded, resized
 from dncbm.data.sources import ImageSource, groups_of
 from dncbm.errors import InvalidInput
 from dncbm.guidance.masks import stored_masks
+from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.recipe import GuideRecipe
-from dncbm.guidance.train import GuidedPhotos
 from dncbm.training.photos import Photos
 from dncbm.training.progress import Progress
 from pipelines.embed import open_recipe_source, require_classes, split_records

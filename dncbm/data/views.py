@@ -96,5 +96,5 @@ class Views:
 
 
 def _pixels_at(shares: Float[Tensor, "n size"], count: int) -> Int64[Tensor, "n size"]:
-    """Which of `count` pixels lies at a share of their way; rounding moves no middle off an edge."""
+    """Which of `count` pixels lies at a share of their way, edges held against rounding."""
     return (shares * count + 1e-6).floor().long().clamp(0, count - 1)

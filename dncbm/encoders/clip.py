@@ -224,7 +224,8 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
         UnknownName: unknown architecture, tag or precision; with the nearest names.
         InvalidInput: a missing or unfitting checkpoint, or an unusable device.
         Unavailable: weights that must be fetched, without a network; a package is missing.
-        ArtifactError: a `bcos:DIR` or `guided:DIR` that is none, is damaged, or was made of another encoder.
+        ArtifactError: a `bcos:DIR` or `guided:DIR` that is none, is damaged, or was made of
+            another encoder.
     """
     scheme, _, folder = spec.partition(":")
     if scheme in (BCOS, GUIDED) and folder:

@@ -61,7 +61,7 @@ class Masks:
         return torch.from_numpy(np.ascontiguousarray(self.pixels[numbers]))
 
 
-def stored_masks(
+def stored_masks(  # noqa: PLR0913 - annotations, and how photos became squares
     annotations: Annotations, ids: Sequence[str], classes: Sequence[str], file: Path, *, size: int,
     geometry: str = "resized", dilation: float = 0.0, kind: Kind = "boxes",
     wanted: Bool[np.ndarray, "n t"] | None = None,

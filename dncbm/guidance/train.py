@@ -5,12 +5,11 @@ are asked to lie in their masks, which are cropped with the photos. Photos witho
 steps without any, only bring their classification.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,11 +21,12 @@ from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.candidates import Candidates
 from dncbm.guidance.depths import layer_at
 from dncbm.guidance.loss import LOSSES, loss_named
-from dncbm.guidance.masks import Masks, Pairs, pairs_in_crops
-from dncbm.guidance.measure import measured
+from dncbm.guidance.masks import Pairs, pairs_in_crops
+from dncbm.guidance.measure import Measure
+from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.task import AUTO, Attributor, Classes, Task, guiding_method
 from dncbm.training.loop import Row
-from dncbm.training.photos import Batch, Photos, PhotoTraining, Run, train_on_photos
+from dncbm.training.photos import Batch, PhotoTraining, Run, train_on_photos
 from dncbm.training.workers import Workers, current_workers
 
 LABEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -52,7 +52,7 @@ class GuidedTraining(PhotoTraining):
     weight: float = 1.0
     """λ. With `reduction="sum"` its effect depends on the batch size; with `mean` it does not."""
     reduction: str = "mean"
-    """`mean` or `sum` over the guided maps of a step, of all workers together; the papers' code sums."""
+    """`mean` or `sum` over the guided maps of a step, of all workers; the papers' code sums."""
     attribution: str = AUTO
     """A differentiable method; `auto` is `bcos` for B-cos networks, else `input_x_gradient`."""
     layer: str = "input"
@@ -85,24 +85,6 @@ class GuidedTraining(PhotoTraining):
                 raise InvalidInput(f"{name} is {getattr(self, name)}; the rule is at least 1.")
         if not 0 <= self.weight < float("inf"):
             raise InvalidInput(f"weight is {self.weight}; the rule is a number of at least 0.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class GuidedPhotos:
-    """Photos, what they show, and where."""
-
-    photos: Photos
-    """Held-out photos choose among the candidates."""
-    truth: Bool[np.ndarray, "n k"]
-    """Classes that each photo shows; one each where the task is single-label."""
-    masks: Masks
-    """Of training and held-out photos."""
-    groups: Sequence[str | None] | np.ndarray | None = None
-    """For worst-group accuracy; None where there are none."""
-
-    def wanted(self, rows: np.ndarray) -> Tensor:
-        """Truth of some photos, as the losses take it."""
-        return torch.from_numpy(self.truth[rows]).float()
 
 
 def train_guided(
@@ -139,10 +121,14 @@ def train_guided(
             "and of their classes with those in the annotations."
         )
     losses = _Losses(attributor, data, config, current_workers())
-    multiple = config.label_loss == "bce"
     folder = run.checkpoint.with_name(f"{run.checkpoint.stem}-candidates")
     candidates = Candidates.open(folder, run.purpose or fingerprint(asdict(config)), config.kept)
     step = [0]
+    measure = Measure(
+        attributor=attributor, data=data, views=views, device=run.device,
+        multiple=config.label_loss == "bce", outside=config.side == "outside",
+        most=config.measured_photos,
+    )  # fmt: skip
 
     def counted(now: int, steps: int) -> None:
         step[0] = now + 1
@@ -150,11 +136,7 @@ def train_guided(
             run.on_step(now, steps)
 
     def judged() -> Row:
-        found = measured(
-            attributor, data.photos, data.truth, data.masks, views, run.device,
-            multiple=multiple, outside=config.side == "outside", groups=data.groups,
-            most=config.measured_photos,
-        )  # fmt: skip
+        found = measure()
         if found and current_workers().rank == 0:
             candidates.add(step[0], found, network)
         return found
@@ -208,7 +190,7 @@ class _Losses:
         )  # fmt: skip
 
     def _shared(self, total: Tensor, pairs: Pairs | None, batch: Batch) -> Tensor:
-        """This worker's part: the loop weighs it by its rows and adds up those of all workers."""
+        """The part of this worker: the loop weighs it by its rows and adds up all workers'."""
         weight = len(batch.all_rows) / len(batch.rows)
         if self.config.reduction == "sum":
             return total * weight

@@ -8,7 +8,7 @@ from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.layers import BcosConv2d
 from dncbm.data.views import Views
 from dncbm.guidance.masks import Masks
-from dncbm.guidance.train import GuidedPhotos
+from dncbm.guidance.photos import GuidedPhotos
 from dncbm.training.photos import Photos
 
 VIEWS = Views(size=12, smallest=0.7)

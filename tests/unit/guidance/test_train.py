@@ -11,9 +11,10 @@ import torch
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.candidates import Candidates
 from dncbm.guidance.masks import Masks
-from dncbm.guidance.measure import measured
+from dncbm.guidance.measure import Measure
+from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.task import Attributor, Classes, guiding_method
-from dncbm.guidance.train import GuidedPhotos, GuidedTraining, train_guided
+from dncbm.guidance.train import GuidedTraining, train_guided
 from dncbm.training.photos import Run
 from tests.unit.guidance.scene import VIEWS, WHOLE, network, scene
 
@@ -137,7 +138,7 @@ def test_measures_equal_a_loop(tmp_path: Path) -> None:
     """EPG, chance and IoU of single maps, whatever the batches; some rows, some annotated."""
     data, model = scene(20), network().eval()
     attributor = Attributor(model, Classes(), guiding_method("input_x_gradient"), None)
-    found = measured(attributor, data.photos, data.truth, data.masks, WHOLE, "cpu", threshold=0.3)
+    found = Measure(attributor=attributor, data=data, views=WHOLE, threshold=0.3)()
     shares, areas, overlaps = [], [], []
     for row in data.photos.held_out:
         pixels = WHOLE.whole(data.photos.read(np.array([row])))
@@ -152,7 +153,7 @@ def test_measures_equal_a_loop(tmp_path: Path) -> None:
     assert found["epg"] == pytest.approx(np.mean(shares), rel=1e-5)
     assert found["epg_chance"] == pytest.approx(np.mean(areas))
     assert found["iou"] == pytest.approx(np.mean(overlaps), rel=1e-5)
-    few = measured(attributor, data.photos, data.truth, data.masks, WHOLE, "cpu", most=1)
+    few = Measure(attributor=attributor, data=data, views=WHOLE, most=1)()
     assert few["epg"] == pytest.approx(shares[0], rel=1e-5)
     assert few["accuracy"] == found["accuracy"]
 
