@@ -22,7 +22,7 @@ class GuidedPhotos:
     """Classes that each photo shows; one each where the task is single-label."""
     masks: Masks
     """Of training and held-out photos."""
-    groups: Sequence[str | None] | np.ndarray | None = None
+    groups: Sequence[str | None] | None = None
     """For worst-group accuracy; None where there are none."""
 
     def wanted(self, rows: np.ndarray) -> Tensor:

@@ -39,7 +39,7 @@ def scene(count: int = 80, *, annotated: float = 1.0, seed: int = 1) -> GuidedPh
     truth = labels[:, None] == np.arange(3)
     return GuidedPhotos(
         photos=photos, truth=truth, masks=Masks(used, labels[used], masks[used]),
-        groups=(rows // 3) % 2,
+        groups=[("odd", "even")[row // 3 % 2] for row in rows],
     )  # fmt: skip
 
 
