@@ -4,7 +4,6 @@ Guidance trades classification against localisation, so that no single epoch is 
 2023 keep the Pareto front of classification, EPG and IoU over all epochs.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from dncbm.training.loop import Row
 _INDEX = "candidates.json"
 _MEASURES = ("epg", "iou")
 TOLERANCE = 0.005
-"""Classification that a choice may lose against the weights before training: half a point."""
+"""Classification that a choice may lose against the best that was measured: half a point."""
 
 
 def classification(figures: Row) -> float:
@@ -88,9 +87,9 @@ class Candidates:
         return {min(self.figures), max(self.figures), best, *self.front()}
 
     def chosen(self, tolerance: float = TOLERANCE) -> int:
-        """The kept step with the best EPG whose classification is not worse than the first one's.
+        """The kept step with the best EPG, its classification at most `tolerance` below the best.
 
-        `tolerance` may be lost. Without annotation it is the best classification.
+        Without annotation it is the best classification.
         """
         steps = sorted(self.kept())
         return steps[choice([self.figures[step] for step in steps], tolerance)]
@@ -109,22 +108,19 @@ class Candidates:
             )
         return found[0]
 
-    def discard(self) -> None:
-        """Remove all weights."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _file(self, step: int) -> Path:
         return self.folder / f"step-{step}.safetensors"
 
 
 def choice(figures: Sequence[Row], tolerance: float = TOLERANCE) -> int:
-    """Which row has the best EPG, its classification at most `tolerance` below the first one's.
+    """Which row has the best EPG, its classification at most `tolerance` below the best row's.
 
+    The weights before training are a row too, so that not more than this is lost against them.
     Without annotation it is the best classification.
     """
     points = np.array([_point(row) for row in figures])
     by = 1 if "epg" in figures[0] else 0
-    found = best_above(points, by=by, column=0, floor=points[0, 0] - tolerance - 1e-9)
+    found = best_above(points, by=by, column=0, floor=points[:, 0].max() - tolerance - 1e-9)
     return 0 if found is None else found
 
 
