@@ -105,7 +105,7 @@ def settings(quick: bool) -> list[tuple[str, str, float, float]]:
     return by_fraction + exact + dilated
 
 
-def _row(  # noqa: PLR0913 - a table's columns
+def _row(
     data: str, kind: str, loss: str, layer: str, fraction: float, dilation: float, found: Row
 ) -> Row:
     before, after = found["before"], found["after"]
@@ -131,7 +131,9 @@ def main() -> None:
     data = subset(options.data, options.out / "boxes", classes, photos)
     rows: list[Row] = []
     for kind in KINDS:
-        rows += runs(options, kind, "tiny", recipe(options, kind, data, 32 if options.quick else 64))
+        rows += runs(
+            options, kind, "tiny", recipe(options, kind, data, 32 if options.quick else 64)
+        )
         if options.coco is not None:
             base = recipe(options, kind, options.coco, 64 if options.quick else 128)
             rows += runs(options, kind, "coco", base | {"task": "multi"})

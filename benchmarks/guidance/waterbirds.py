@@ -87,6 +87,7 @@ def removal_runs(options: argparse.Namespace) -> list[Row]:
         rows = {s: np.flatnonzero(np.array(splits) == s) for s in ("train", "validation", "test")}
         truth = np.array([classes.index(label) for label in labels])
         for what, without in (("all concepts", []), ("without", removed)):
+
             def run(without: list[int] = without, rows: dict[str, np.ndarray] = rows) -> Row:
                 trained = trained_without(
                     without, {s: codes[r] for s, r in rows.items()},

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from dncbm.encoders.clip import load_encoder
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.recipe import GuideRecipe
 from dncbm.predictor import Predictor
-from dncbm.encoders.clip import load_encoder
 from pipelines import guide as module
 from pipelines.cli import app
 from pipelines.guide import guide_stage
