@@ -6,12 +6,12 @@ Two groups of classes on two kinds of background, water and rock. With `--correl
 Waterbirds-100) training shows only two of the four groups; validation and test show every thing on
 both backgrounds. No photo is in two splits, neither as a thing nor as a background. OUT takes the
 layout of Waterbirds, with COCO's boxes and masks beside it: `open_source(OUT)` and
-`read_annotations(OUT)` read it. `contact.png` beside OUT shows some of each group.
+`read_annotations(OUT)` read it. `OUT-contact.png` shows some of each group.
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -54,35 +54,37 @@ def pools(
 ) -> dict[str, Pool]:
     """What each split is made of: Tiny ImageNet's validation photos are for the test."""
     found: dict[tuple[str, str], list[tuple[int, Box]]] = defaultdict(list)
-    counts: dict[str, int] = defaultdict(int)
+    counts: Counter[str] = Counter()
     for row, record in enumerate(source.records):
+        split = "test" if "val" in PurePosixPath(record.path).parts else "train"
         for box in boxes.boxes(record.id):
-            split = "test" if "val" in PurePosixPath(record.path).parts else "train"
-            counts[box.label] += 1
-            if split == "train" and counts[box.label] % _VALIDATION == 0:
-                split = "validation"
-            found[split, box.label].append((row, box))
+            counts[box.label] += split == "train"
+            held_out = split == "train" and counts[box.label] % _VALIDATION == 0
+            found["validation" if held_out else split, box.label].append((row, box))
+
+    def of(split: str, labels: Sequence[str]) -> list[tuple[int, Box]]:
+        return [item for label in labels for item in found[split, label]]
+
     return {
         split: Pool(
-            tuple(_cutouts(source, found, split, labels) for labels in things),
-            tuple(_scenes(source, found, split, labels) for labels in SCENES),
+            (_cutouts(source, of(split, things[0])), _cutouts(source, of(split, things[1]))),
+            (_scenes(source, of(split, SCENES[0])), _scenes(source, of(split, SCENES[1]))),
         )
         for split in ("train", "validation", "test")
     }
 
 
-def _cutouts(source, found, split, labels) -> list[Cutout]:
-    """Of the things that are large enough to be told, and not cut by the photo's edge all around."""
+def _cutouts(source: ImageSource, found: Iterable[tuple[int, Box]]) -> list[Cutout]:
+    """Of the things that are large enough to be told."""
     return [
         cut_out(_pixels(source, row), box)
-        for label in labels
-        for row, box in found[split, label]
+        for row, box in found
         if min(box.right - box.left, box.bottom - box.top) >= _SMALLEST_THING
     ]
 
 
-def _scenes(source, found, split, labels) -> UInt8[np.ndarray, "m s s 3"]:
-    return np.stack([_pixels(source, row) for label in labels for row, _ in found[split, label]])
+def _scenes(source: ImageSource, found: Iterable[tuple[int, Box]]) -> UInt8[np.ndarray, "m s s 3"]:
+    return np.stack([_pixels(source, row) for row, _ in found])
 
 
 def _pixels(source: ImageSource, row: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -90,9 +92,10 @@ def _pixels(source: ImageSource, row: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def contact_sheet(photos: Sequence[Composite], path: Path, columns: int = 12) -> None:
-    """The first test photos of each group, a row each, and below the training photos."""
-    groups = [(split, label, place) for split in ("train", "test") for label in (0, 1)
-              for place in (0, 1)]  # fmt: skip
+    """The first photos of each group that there is in training and test, a row each."""
+    groups = sorted(
+        {(p.split, p.label, p.place) for p in photos if p.split != "validation"}, reverse=True
+    )
     side = photos[0].pixels.shape[0]
     sheet = np.full((side * len(groups), side * columns, 3), 255, np.uint8)
     for row, group in enumerate(groups):
@@ -111,8 +114,8 @@ def main() -> None:
     options.add_argument("--things", choices=sorted(THINGS), default="mammals-vehicles")
     options.add_argument("--correlation", type=float, default=1.0)
     options.add_argument("--train", type=int, default=2400, help="training photos")
-    options.add_argument("--smallest", type=float, default=0.4, help="longer side, as a share")
-    options.add_argument("--largest", type=float, default=0.6, help="longer side, as a share")
+    options.add_argument("--smallest", type=float, default=0.5, help="longer side, as a share")
+    options.add_argument("--largest", type=float, default=0.75, help="longer side, as a share")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     source = open_source(given.data)

@@ -55,9 +55,9 @@ class Composition:
     """Height and width."""
     correlation: float = 1.0
     """Share of the training photos whose background is of the kind of their class."""
-    smallest: float = 0.4
+    smallest: float = 0.5
     """Longer side of a thing as a share of the photo's, at least."""
-    largest: float = 0.6
+    largest: float = 0.75
     """Longer side of a thing as a share of the photo's, at most."""
     train: int = 2400
     """Training photos, half of them of each class."""

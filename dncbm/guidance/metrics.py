@@ -111,7 +111,7 @@ def decisions(
     }  # fmt: skip
 
 
-def micro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]) -> float:
+def micro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "_ _"]) -> float:
     """F1 over all decisions of all classes together, a class being named where its logit is > 0.
 
     2 TP / (2 TP + FP + FN); 0 where nothing is named and nothing is there.
@@ -119,11 +119,11 @@ def micro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]) -
     Raises:
         InvalidInput: shapes that differ, or logits that are not numbers.
     """
-    hits, misses, extras = (counts.sum() for counts in _counts(logits, truth))
-    return float(_f1(hits, misses, extras))
+    hits, misses, extras = (counts.sum(keepdims=True) for counts in _counts(logits, truth))
+    return float(_f1(hits, misses, extras)[0])
 
 
-def macro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]) -> float:
+def macro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "_ _"]) -> float:
     """Mean over classes of their F1 at a logit of 0.
 
     Classes that are neither there nor named do not count; 0 where no class counts.
@@ -133,13 +133,11 @@ def macro_f1(logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]) -
     """
     hits, misses, extras = _counts(logits, truth)
     counted = hits + misses + extras > 0
-    if not counted.any():
-        return 0.0
-    return float(_f1(hits[counted], misses[counted], extras[counted]).mean())
+    return float(_f1(hits, misses, extras)[counted].mean()) if counted.any() else 0.0
 
 
 def mean_average_precision(
-    logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]
+    logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "_ _"]
 ) -> float:
     """Mean over classes of their average precision; NaN where no class is anywhere.
 
@@ -166,7 +164,7 @@ def _average_precision(logits: Float[np.ndarray, " n"], truth: Bool[np.ndarray, 
 
 
 def _counts(
-    logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "n k"]
+    logits: Float[np.ndarray, "n k"], truth: Bool[np.ndarray, "_ _"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True positives, false negatives, false positives of each class."""
     _require(logits, truth)

@@ -70,8 +70,8 @@ class Annotations:
     ) -> Bool[np.ndarray, "n k size size"]:  # fmt: skip
         """Where each class is in each photo: the union of its boxes or segments.
 
-        A mask is empty where the photo has no annotation or does not show the class, and where
-        the middle square cut the thing away.
+        A mask is empty where the photo has no annotation (of this kind) or does not show the
+        class, and where the middle square cut the thing away.
 
         Args:
             ids: of photos; their memory is `n k size size` bytes, so ask batch by batch.

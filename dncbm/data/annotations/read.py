@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from dncbm.data.annotations import coco, indexed, lists, voc, yolo
 from dncbm.data.annotations.collection import Annotations
@@ -47,7 +47,7 @@ def read_annotations(
     if format is not None and format not in FORMATS:
         raise UnknownName("format of annotations", format, FORMATS)
     chosen = format or detected(place)
-    source = photos if photos is not None else open_source(_outer(location))
+    source = photos if photos is not None else _beside(location)
     found = FORMATS[chosen](place)
     annotations = _joined(found, source)
     if not annotations.photos:
@@ -81,11 +81,18 @@ def detected(place: Place) -> str:
     )
 
 
-def _outer(location: str) -> str:
-    """The location of photos beside annotations: of a folder inside a zip it is the zip."""
-    path = PurePosixPath(location)
-    inside = next((p for p in path.parents if p.suffix.lower() == ".zip"), None)
-    return location if inside is None else str(inside)
+def _beside(location: str) -> ImageSource:
+    """The photos at the location of annotations: of what is inside a zip, those of the zip."""
+    path = Path(location).expanduser()
+    outer = next((p for p in (path, *path.parents) if p.suffix.lower() == ".zip"), None)
+    around = path.parent if outer is None and path.is_file() else outer or path
+    try:
+        return open_source(str(around))
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"The annotations at {location} have no photos beside them ({error}) Say which photos "
+            "they are about."
+        ) from error
 
 
 _PLAIN = frozenset(
@@ -123,6 +130,8 @@ def _joined(found: Listing, source: ImageSource) -> Annotations:
 def _row_of(entry: Entry, index: Mapping[str, Sequence[int]], source: ImageSource) -> int | None:
     """The photo that an entry is about, None where there is none."""
     rows = index.get(PurePosixPath(entry.name).name, ())
+    if len(rows) > 1:  # masks are pictures too, and may lie at the same location
+        rows = [row for row in rows if not _is_mask(source.records[row].path)] or rows
     if len(rows) <= 1:
         return rows[0] if rows else None
     shared = [_shared(entry.name, source.records[row].path) for row in rows]
@@ -131,6 +140,11 @@ def _row_of(entry: Entry, index: Mapping[str, Sequence[int]], source: ImageSourc
         first, second = (source.records[row].path for row in best[:2])
         raise BadAnnotation(f"it may be about {first} or {second}; their folders decide nothing")
     return best[0]
+
+
+def _is_mask(photo: str) -> bool:
+    path = PurePosixPath(photo)
+    return path.suffix.lower() == ".png" and bool(set(path.parts[:-1]) & set(indexed.FOLDERS))
 
 
 def _shared(entry: str, photo: str) -> int:

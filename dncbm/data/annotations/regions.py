@@ -33,7 +33,7 @@ class Box:
 class Polygons:
     """One thing's outline as closed polygons; what lies in any of them (even-odd) belongs to it."""
 
-    rings: tuple[Float[np.ndarray, "k 2"], ...]
+    rings: tuple[Float[np.ndarray, "_ 2"], ...]
     """Corners (x, y) of each."""
 
     def bounds(self) -> tuple[float, float, float, float]:
@@ -78,7 +78,8 @@ class Bitmap:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom in pixels of the mask."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
+        right, bottom = self.left + self.width, self.top + self.height
+        return float(self.left), float(self.top), float(right), float(bottom)
 
     def scaled(self, _x: float, _y: float) -> "Bitmap":
         """Itself: it is read by shares of its size."""

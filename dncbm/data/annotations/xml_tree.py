@@ -11,7 +11,7 @@ from xml.parsers import expat
 from dncbm.data.annotations.regions import BadAnnotation
 
 _MAX_DEPTH = 16
-_MAX_ELEMENTS = 500_000
+_MAX_ELEMENTS = 200_000
 
 
 class _Guard:

@@ -25,7 +25,8 @@ from dncbm.data.annotations.regions import (
 from dncbm.data.layout import is_image_name
 from dncbm.errors import InvalidInput
 
-_MAX_YAML = 256 * 1024
+_MAX_NAMES = 64 * 1024
+"""Bytes of a file of class names, several times those of ImageNet's 1,000."""
 _LISTS = ("classes.txt", "obj.names", "labels.txt")
 Names = dict[int, str] | None
 
@@ -79,7 +80,7 @@ def _class_names(place: Place, root: str) -> Names:
 
 def _text(place: Place, name: str) -> str:
     try:
-        return place.text(name, _MAX_YAML)
+        return place.text(name, _MAX_NAMES)
     except BadAnnotation as error:
         raise InvalidInput(f"{place.location}, {name}: {error}.") from error
 
