@@ -67,7 +67,7 @@ class LocaliseConfig:
     """`input`, `middle`, `final`, or names of modules."""
     settings: tuple[str, ...] = SETTINGS
     sides: tuple[int, ...] = (2,)
-    grids: int = 12
+    grids: int = 10
     """Pictures per setting and side."""
     targets: TargetsOf = "classes"
     smooth: tuple[int, ...] = ()

@@ -35,7 +35,7 @@ def localise(
         str, typer.Option(help="Some of gridpg,difull,dipart.")
     ] = "gridpg,difull,dipart",
     sides: Annotated[str, typer.Option(help="Cells along a side, such as 2,3.")] = "2",
-    grids: Annotated[int, typer.Option(help="Pictures per setting and side.")] = 12,
+    grids: Annotated[int, typer.Option(help="Pictures per setting and side.")] = 10,
     targets: Annotated[str, typer.Option(help="classes or concepts.")] = "classes",
     smooth: Annotated[
         str | None,

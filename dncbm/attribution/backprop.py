@@ -61,7 +61,8 @@ def guided_relus() -> Iterator[list[nn.Module]]:
     The rule hangs on the tensors that come out, not on the modules: graphs of other threads, and
     of calls before and after, are as ever. May be entered again inside.
     """
-    owner, seen = threading.get_ident(), []
+    owner = threading.get_ident()
+    seen: list[nn.Module] = []
 
     def guide(module: nn.Module, _inputs: object, output: object) -> None:
         if not isinstance(module, nn.ReLU) or threading.get_ident() != owner:
@@ -79,7 +80,7 @@ def guided_relus() -> Iterator[list[nn.Module]]:
         handle.remove()
 
 
-def smooth_grad(  # noqa: PLR0913
+def smooth_grad(  # noqa: PLR0913 - settings of the paper
     forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
@@ -123,7 +124,7 @@ def smooth_grad(  # noqa: PLR0913
         return maps if create_graph else maps.detach()
 
 
-def smoothed_integrated_gradients(  # noqa: PLR0913
+def smoothed_integrated_gradients(  # noqa: PLR0913 - settings of the paper
     forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,

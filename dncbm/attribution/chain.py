@@ -10,7 +10,6 @@ place belong to both. What is left is normalised. Each step can be trained throu
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +18,6 @@ from torch.nn import functional
 
 from dncbm.attribution.methods import upsampled
 from dncbm.errors import InvalidInput
-
-Normalise = Literal["max", "sum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,9 @@ class Chain:
     """Count what speaks against the target like what speaks for it."""
     positive: bool = True
     """Drop what speaks against the target; nothing is left to drop after `absolute`."""
-    normalise: Normalise | None = None
-    """Each map by its largest magnitude, or by the sum of magnitudes; maps of zeros stay zero."""
+    normalise: str | None = None
+    """`max` divides each map by its largest magnitude, `sum` by the sum of magnitudes; maps of
+    zeros stay zeros."""
     smooth: int = 1
     """Side K of the Gaussian kernel in places of the layer, odd; 1 does nothing."""
 
@@ -89,7 +87,7 @@ def _check_kernel(side: int) -> None:
         raise InvalidInput(f"The side of the Gaussian kernel is {side}; the rule is odd and > 0.")
 
 
-def _normalised(maps: Tensor, how: Normalise) -> Tensor:
+def _normalised(maps: Tensor, how: str) -> Tensor:
     sizes = maps.abs()
     whole = sizes.amax((-2, -1), True) if how == "max" else sizes.sum((-2, -1), True)
     return maps / torch.where(whole > 0, whole, torch.ones_like(whole))

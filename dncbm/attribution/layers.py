@@ -158,7 +158,7 @@ class Places:
     def output_of(self, features: Float[Tensor, "n d y x"], output: Tensor) -> Tensor:
         """The features in the form of the layer's output, whose other tokens stay."""
         if self.extra is None:
-            return features
+            return features.clone()  # what follows may overwrite it in place, as ReLU often do
         return torch.cat([output[:, : self.extra], features.flatten(2).mT], dim=1)
 
 

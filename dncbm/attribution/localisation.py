@@ -56,7 +56,7 @@ def sure_images(
     outputs: Float[Tensor, "n k"],
     labels: Int64[Tensor, "n"],
     *,
-    by: Confidence = "softmax",
+    by: str = "softmax",
     at_least: float | None = 0.99,
     best_share: float | None = None,
 ) -> Sure:
@@ -88,7 +88,7 @@ def sure_images(
 
 
 def confidence_of(
-    outputs: Float[Tensor, "n k"], labels: Int64[Tensor, "n"], by: Confidence
+    outputs: Float[Tensor, "n k"], labels: Int64[Tensor, "n"], by: str
 ) -> Float[Tensor, "n"]:
     """Of each image in its class; see `sure_images`."""
     own = outputs.gather(1, labels[:, None])[:, 0]

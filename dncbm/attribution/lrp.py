@@ -85,7 +85,7 @@ def lrp(
                 "relevance goes. Write that step without an in-place operation."
             )
         leaf = plain.requires_grad_()
-        slopes = target_gradients(_same(leaf), leaf, targets, create_graph=False)
+        slopes = target_gradients(leaf, leaf, targets, create_graph=False)
         count = slopes.shape[1]
         found = [
             torch.autograd.grad(
@@ -103,8 +103,7 @@ def _explained(
     try:
         with _Rules(features, epsilon):
             output = explain(features)
-        if not _marked(output):
-            raise _NoRule("a function of its own, which is not made of torch functions")
+            _check_graph(output)
         return output
     except _NoRule as error:
         frames = traceback.walk_tb(error.__traceback__)
@@ -145,11 +144,11 @@ class _Rules(TorchFunctionMode):
             return func(*args, **kwargs)
         name = _name(func)
         func, kwargs = _out_of_place(func, kwargs)
-        if name in LINEAR and not kwargs.get("training") and (len(operands) == 1 or name in SUMS):
+        if _shares(name, args, kwargs, operands):
             result = self._by_share(func, args, kwargs, operands)
         else:
             result = func(*args, **kwargs)
-            if not _carries(result):
+            if not _carries(result) and name != "setitem":
                 return result
             if name in ACTIVATIONS:
                 [x] = operands
@@ -163,7 +162,7 @@ class _Rules(TorchFunctionMode):
     def _by_share(
         self, func: Any, args: Any, kwargs: dict[str, Any], operands: list[Tensor]
     ) -> Tensor:
-        """LRP-ε: backwards, a division by what came out, the gradient, a product with what went in."""
+        """LRP-ε: the gradient, between a division by what came out and a product with what went."""
         entered = {id(x): _Scaled.apply(x, x.detach()) for x in operands}
 
         def replaced(value: Any) -> Any:
@@ -185,7 +184,7 @@ class _Scaled(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         [factor] = ctx.saved_tensors
         return gradient * factor, None
 
@@ -198,8 +197,26 @@ class _Passed(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
+
+
+def _check_graph(output: Tensor) -> None:
+    """Refuse autograd functions of the network's own, whose inside is not watched.
+
+    Raises:
+        _NoRule: there is one.
+    """
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        own = getattr(node, "_forward_cls", None)
+        if own not in (None, _Scaled, _Passed):
+            raise _NoRule(f"the autograd function {own.__name__}")
+        nodes += [before for before, _ in node.next_functions]
 
 
 def _mark(value: Any) -> None:
@@ -212,8 +229,13 @@ def _marked(value: Any) -> bool:
     return isinstance(value, Tensor) and hasattr(value, "_dncbm_explained")
 
 
-def _same(output: Tensor) -> Tensor:
-    return output.view_as(output)
+def _shares(name: str, args: Any, kwargs: dict[str, Any], operands: list[Tensor]) -> bool:
+    """Whether a function is linear in its operands, the rest given."""
+    if name not in LINEAR or kwargs.get("training"):
+        return False
+    if name in ("div", "true_divide"):
+        return len(operands) == 1 and args[0] is operands[0]
+    return len(operands) == 1 or name in SUMS
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
@@ -235,8 +257,8 @@ def _name(func: Any) -> str:
         return str(getattr(func.__self__, "__name__", name))
     if name.startswith("__"):
         name = name.strip("_")
-        bare = {"getitem": "getitem", "truediv": "div"}
-        if name not in bare and name[:1] in "ri" and name[1:] in (*LINEAR, "truediv"):
+        bare = {"truediv": "div", "itruediv": "div", "idiv": "div"}
+        if name[:1] in "ri" and name[1:] in LINEAR - {"div"}:
             name = name[1:]
         return bare.get(name, name)
     return name.strip("_")

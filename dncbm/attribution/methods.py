@@ -178,7 +178,7 @@ def smoothed(maps: Float[Tensor, "*n h w"], side: int) -> Float[Tensor, "*n h w"
 
 def target_gradients(
     output: Tensor, source: Tensor, targets: Targets | None, create_graph: bool
-) -> Float[Tensor, "n t d y x"]:
+) -> Float[Tensor, "n t *source"]:
     """Gradient of each target with respect to `source`, in one graph."""
     values = target_values(output, targets)
     count = values.shape[1]

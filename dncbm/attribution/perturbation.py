@@ -21,7 +21,7 @@ INPUT_WINDOW, LAYER_WINDOW = (16, 8), (5, 2)
 BATCH_SIZE = 128
 
 
-def occlusion(  # noqa: PLR0913
+def occlusion(  # noqa: PLR0913 - settings of the paper
     forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
@@ -35,9 +35,9 @@ def occlusion(  # noqa: PLR0913
 ) -> Maps:
     """How much a target falls when a window is hidden (Zeiler & Fergus 2014).
 
-    A place gets the mean over the windows that hide it. The window starts at every `stride`-th place and covers all channels; at the far borders it is
-    cut off, so that each place is hidden at least once. A window larger than the features is as
-    large as they are.
+    A place gets the mean over the windows that hide it. The window starts at every `stride`-th
+    place and covers all channels; at the far borders it is cut off, so that each place is hidden at
+    least once. A window larger than the features is as large as they are.
 
     Options:
         window: side in places; by default 16 at the input and 5 at layers.
@@ -96,7 +96,7 @@ def _intervals(size: int, side: int, stride: int) -> Float[Tensor, "k size"]:
     return ((places >= starts) & (places < starts + side)).float()
 
 
-def rise(  # noqa: PLR0913
+def rise(  # noqa: PLR0913 - settings of the paper
     forward: Network,
     images: Float[Tensor, "n c h w"],
     targets: Targets | None = None,
@@ -136,7 +136,7 @@ def rise(  # noqa: PLR0913
         split = split_at(forward, images, layer)
         targets = settled(split, targets)
         drawn = _RandomMasks(split, masks, cells, keep, seed)
-        total: Tensor | float = 0.0
+        total = torch.zeros((), dtype=split.features.dtype, device=split.features.device)
         for kept, values in masked_values(
             split, lambda part: drawn[part][:, None, None], masks, targets, batch_size=batch_size
         ):

@@ -102,9 +102,7 @@ def backbone_of(
     return Backbone(small[place].module, small[place].name, own)
 
 
-def automatic_layers(
-    network: nn.Module, images: Float[Tensor, "n c h w"]
-) -> dict[str, str | None]:
+def automatic_layers(network: nn.Module, images: Float[Tensor, "n c h w"]) -> dict[str, str | None]:
     """Layers by the names `input`, `middle` and `final`: names of modules, None for the input.
 
     Convolutional networks: the last module (outermost, after its activation) of the middle and of

@@ -7,8 +7,7 @@ where it is computed, in the calling thread only: `nn.MultiheadAttention` (open_
 `scaled_dot_product_attention` (timm) and softmax over keys. The network is not changed.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dncbm.attribution.evaluation import refuse_training, settled, values_of
-from dncbm.attribution.layers import Layer, Network, layer_of, split_at, token_grid
+from dncbm.attribution.layers import Layer, Network, layer_of, output_replaced, split_at, token_grid
 from dncbm.attribution.methods import Maps
 from dncbm.bcos.explain import Targets
 from dncbm.errors import InvalidInput
@@ -101,17 +100,16 @@ class _Attention(TorchFunctionMode):
         self.found.append(heads.detach().mean(dim=1))
 
 
-@contextmanager
-def _forgotten_at(forward: Network, layer: Layer, seen: _Attention) -> Iterator[None]:
+def _forgotten_at(forward: Network, layer: Layer, seen: _Attention) -> AbstractContextManager[None]:
     """What was seen before a layer gave its output does not count."""
     if layer is None:
-        yield
-        return
-    handle = layer_of(forward, layer).register_forward_hook(lambda *_: seen.found.clear())
-    try:
-        yield
-    finally:
-        handle.remove()
+        return nullcontext()
+
+    def forget(output: Any) -> Any:
+        seen.found.clear()
+        return output
+
+    return output_replaced(layer_of(forward, layer), forget)
 
 
 def _rolled(found: list[Tensor], images: int) -> tuple[Float[Tensor, "n q k"], bool]:
@@ -123,8 +121,8 @@ def _rolled(found: list[Tensor], images: int) -> tuple[Float[Tensor, "n q k"], b
         pool = queries != keys and place + 1 == len(found)
         if rows != images or not fits or not (queries == keys or pool):
             raise InvalidInput(
-                f"Attention {place + 1} is {queries} x {keys}, {rows} times for {images} images; the "
-                " rule of rollout is attention of all tokens of an image to all. Use grad_cam "
+                f"Attention {place + 1} is {queries} x {keys}, {rows} of it for {images} images; "
+                "the rule of rollout is attention of all tokens of an image to all. Use grad_cam "
                 "or integrated_gradients."
             )
         if not pool:

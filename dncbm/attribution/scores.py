@@ -7,7 +7,7 @@ that the mask covers, so that is the chance level, and is to be told beside ever
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,23 +15,23 @@ from torch import Tensor
 
 from dncbm.errors import InvalidInput, UnknownName
 
-Undefined = Literal["zero", "nan"]
+UNDEFINED = ("zero", "nan")
 """What a map without any positive value scores: 0 as in the paper, or NaN."""
-Scale = Literal["max", "min-max"]
+SCALES = ("max", "min-max")
 """How a map's positive part gets to [0, 1]: over its maximum, or its least value taken off too."""
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds to choose from: 0.05 to 0.95."""
 
 
 def mass_ratio(
-    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: Undefined = "zero"
+    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: str = "zero"
 ) -> Float[Tensor, "n t"]:
     """Share of each map's positive part inside its mask: L_i, which is EPG.
 
     Args:
         maps: attributions, not clamped.
         masks: (n, t, h, w), or whatever broadcasts to it.
-        undefined: score of maps without positive values.
+        undefined: score of maps without positive values, see `UNDEFINED`.
 
     Returns:
         In float64, from 0 to 1.
@@ -40,8 +40,8 @@ def mass_ratio(
         InvalidInput: masks of another size.
         UnknownName: another `undefined`.
     """
-    if undefined not in ("zero", "nan"):
-        raise UnknownName("value of `undefined`", undefined, ("zero", "nan"))
+    if undefined not in UNDEFINED:
+        raise UnknownName("value of `undefined`", undefined, UNDEFINED)
     masks = _like(masks, maps)
     positive = maps.double().clamp_min(0)
     total = positive.sum(dim=(-2, -1))
@@ -56,14 +56,14 @@ def chance(masks: Bool[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:
 
 
 def above_chance(
-    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: Undefined = "zero"
+    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: str = "zero"
 ) -> Float[Tensor, "n t"]:
     """Mass ratio minus its chance level: from -1 to 1, 0 for a uniform map."""
     return mass_ratio(maps, masks, undefined=undefined) - chance(_like(masks, maps))
 
 
 def over_chance(
-    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: Undefined = "zero"
+    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, undefined: str = "zero"
 ) -> Float[Tensor, "n t"]:
     """Mass ratio over its chance level: 1 for a uniform map; NaN for an empty mask."""
     area = chance(_like(masks, maps))
@@ -72,7 +72,7 @@ def over_chance(
 
 
 def pointing_game(
-    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, tolerance: float = 0.0
+    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], *, tolerance: float | int = 0
 ) -> Bool[Tensor, "n t"]:
     """Whether a map's largest value is inside its mask or near (Zhang et al. 2018).
 
@@ -100,8 +100,8 @@ def pointing_game(
 
 
 def iou(
-    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], threshold: float,
-    *, scale: Scale = "max",
+    maps: Float[Tensor, "n t h w"], masks: Bool[Tensor, "..."], threshold: float | int,
+    *, scale: str = "max",
 ) -> Float[Tensor, "n t"]:  # fmt: skip
     """Intersection over union of masks and of maps where they reach a threshold.
 
@@ -109,7 +109,7 @@ def iou(
         maps: attributions; their positive part is scaled, map by map.
         masks: as in `mass_ratio`.
         threshold: in (0, 1]; see `choose_threshold`.
-        scale: see `Scale`.
+        scale: see `SCALES`.
 
     Returns:
         In float64; 0 where map and mask are both empty.
@@ -127,14 +127,14 @@ def iou(
     return both / either.clamp_min(1)
 
 
-def scaled(maps: Float[Tensor, "*n h w"], scale: Scale = "max") -> Float[Tensor, "*n h w"]:
+def scaled(maps: Float[Tensor, "*n h w"], scale: str = "max") -> Float[Tensor, "*n h w"]:
     """Positive parts in [0, 1], map by map; a map without positive values stays 0.
 
     Raises:
         UnknownName: another scale.
     """
-    if scale not in ("max", "min-max"):
-        raise UnknownName("scale", scale, ("max", "min-max"))
+    if scale not in SCALES:
+        raise UnknownName("scale", scale, SCALES)
     positive = maps.clamp_min(0)
     low = positive.amin(dim=(-2, -1), keepdim=True) if scale == "min-max" else 0.0
     high = positive.amax(dim=(-2, -1), keepdim=True)
@@ -154,14 +154,14 @@ def choose_threshold(
     held_out: Iterable[tuple[Float[Tensor, "n t h w"], Bool[Tensor, "..."]]],
     *,
     candidates: Sequence[float] = CANDIDATES,
-    scale: Scale = "max",
+    scale: str = "max",
 ) -> Threshold:
     """The threshold with the best mean IoU on held-out maps; the lowest of equal ones.
 
     Args:
         held_out: batches of maps and masks, never those that are judged; read once.
         candidates: thresholds.
-        scale: see `Scale`; that of `iou` later.
+        scale: see `SCALES`; that of `iou` later.
 
     Raises:
         InvalidInput: no map, or no candidate.

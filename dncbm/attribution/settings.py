@@ -33,8 +33,7 @@ from dncbm.attribution.places import Backbone, backbone_of
 from dncbm.attribution.resolution import takes, with_interpolated_positions
 from dncbm.errors import InvalidInput, UnknownName
 
-Fit = Literal["auto", "whole", "resize", "interpolate"]
-FITS: tuple[Fit, ...] = ("auto", "whole", "resize", "interpolate")
+FITS = ("auto", "whole", "resize", "interpolate")
 SettingName = Literal["gridpg", "difull", "dipart"]
 
 
@@ -142,7 +141,7 @@ class GridPG(Setting):
     name = "gridpg"
     corners = False
 
-    def __init__(self, network: nn.Module, side: int, *, fit: Fit = "auto") -> None:
+    def __init__(self, network: nn.Module, side: int, *, fit: str = "auto") -> None:
         if fit not in FITS:
             raise UnknownName("fit", fit, FITS)
         if fit == "interpolate":
@@ -169,7 +168,7 @@ class GridPG(Setting):
         seen, module = encode(self._fitted(images, fit)), layer_of(self.network, layer)
         return split_at(network, seen, module, create_graph=create_graph)
 
-    def chosen_fit(self, images: Float[Tensor, "g c hh ww"]) -> Fit:
+    def chosen_fit(self, images: Float[Tensor, "g c hh ww"]) -> str:
         """How pictures of this size are made to fit."""
         if self.fit != "auto":
             return self.fit
@@ -178,7 +177,7 @@ class GridPG(Setting):
             self._takes[shape] = takes(self.network, torch.zeros_like(images[:1]))
         return "whole" if self._takes[shape] else "resize"
 
-    def _fitted(self, images: Tensor, fit: Fit) -> Tensor:
+    def _fitted(self, images: Tensor, fit: str) -> Tensor:
         if fit != "resize":
             return images
         size = (images.shape[-2] // self.side, images.shape[-1] // self.side)

@@ -90,15 +90,18 @@ def _legend(layers: Sequence[str]) -> list[Any]:
 
 
 def aggregates(parts: Sequence[Part], setting: str, side: int) -> bytes:
-    """PNG: the mean maps of one setting, methods below each other, bins of each layer beside."""
+    """PNG: the mean maps of one setting, methods below each other, bins of each layer beside.
+
+    Bins that hold no map, as few pictures leave the outer ones, are left out.
+    """
     mine = [part for part in parts if (part.setting, part.side) == (setting, side)]
     methods, layers = unique(part.title for part in mine), layers_of(mine)
-    bins = len(EDGES) - 1
     found = {(part.title, part.layer): part for part in mine}
+    bins = [b for b in range(len(EDGES) - 1) if any(part.counts[b] for part in mine)]
 
     def draw(figure: Any) -> None:
-        widths = [1.0] * (len(layers) * (bins + 1) - 1)
-        for place in range(bins, len(widths), bins + 1):
+        widths = [1.0] * (len(layers) * (len(bins) + 1) - 1)
+        for place in range(len(bins), len(widths), len(bins) + 1):
             widths[place] = 0.25
         axes = figure.subplots(
             len(methods), len(widths), squeeze=False, gridspec_kw={"width_ratios": widths}
@@ -107,37 +110,42 @@ def aggregates(parts: Sequence[Part], setting: str, side: int) -> bytes:
             axis.set_axis_off()
         for row, method in enumerate(methods):
             for column, layer in enumerate(layers):
-                start = column * (bins + 1)
-                line = axes[row, start : start + bins]
-                _bins(line, found.get((method, layer)), side, first=row == 0)
+                start = column * (len(bins) + 1)
+                line = axes[row, start : start + len(bins)]
+                _bins(line, found.get((method, layer)), bins, side)
                 if row == 0:
-                    _over(line[0], layer)
+                    _over(line, bins, layer)
             _left_of(axes[row, 0], method)
         figure.suptitle(
             f"{setting_title(setting, side)}: mean maps for the top-left cell, best to worst",
             fontsize=11, color=INK,
         )  # fmt: skip
 
-    width = 1.6 + _MAP * len(layers) * (bins + 0.25)
-    return _png(draw, width, 0.9 + (_MAP + 0.08) * len(methods))
+    width = 1.7 + _MAP * len(layers) * (len(bins) + 0.3)
+    return _png(draw, max(width, 6.0), 1.0 + (_MAP + 0.08) * len(methods))
 
 
-def _bins(line: Sequence[Any], part: Part | None, side: int, *, first: bool) -> None:
-    for place, axis in enumerate(line):
-        if first:
-            axis.set_title(f"{EDGES[place]}–{EDGES[place + 1]} %", fontsize=7, color=SOFT, pad=2)
-        if part is None:
-            continue
-        if not part.counts[place]:
-            axis.text(0.5, 0.5, "no map", ha="center", va="center", fontsize=6.5, color=SOFT,
+def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int) -> None:
+    for axis, place in zip(line, bins, strict=True):
+        axis.set_box_aspect(1)
+        if part is None or not part.counts[place]:
+            why = "not defined" if part is None else "no map"
+            axis.text(0.5, 0.5, why, ha="center", va="center", fontsize=6, color=SOFT,
                       transform=axis.transAxes)  # fmt: skip
             continue
         shown = np.clip(part.means[place] / (part.normaliser or 1.0), 0, 1)
         height, width = shown.shape
-        axis.imshow(shown, cmap="magma", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+        axis.imshow(shown, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
         for cell in range(1, side):
             axis.axhline(cell * height / side - 0.5, color="white", linewidth=0.5, alpha=0.6)
             axis.axvline(cell * width / side - 0.5, color="white", linewidth=0.5, alpha=0.6)
+
+
+def _over(line: Sequence[Any], bins: Sequence[int], layer: str) -> None:
+    for axis, place in zip(line, bins, strict=True):
+        title = f"{EDGES[place]}–{EDGES[place + 1]} %"
+        axis.set_title(title, fontsize=7, color=SOFT, pad=2)
+    line[0].text(0, 1.3, _short(layer), fontsize=9, color=INK, transform=line[0].transAxes)
 
 
 def examples(
@@ -175,13 +183,14 @@ def examples(
 
 
 def _example(axis: Any, part: Part | None, picture: np.ndarray, *, side: int) -> None:
+    axis.set_box_aspect(1)
     if part is None:
         axis.text(0.5, 0.5, "not defined", ha="center", va="center", fontsize=7, color=SOFT,
                   transform=axis.transAxes)  # fmt: skip
         return
     height, width = part.example.shape
     seen = _resized(picture, height, width)
-    axis.imshow(overlay(seen, part.example), interpolation="nearest")
+    axis.imshow(np.clip(overlay(seen, part.example), 0, 1), interpolation="nearest")
     for cell in range(1, side):
         axis.axhline(cell * height / side - 0.5, color=LINE, linewidth=0.8)
         axis.axvline(cell * width / side - 0.5, color=LINE, linewidth=0.8)
@@ -202,10 +211,6 @@ def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((width, height)))
-
-
-def _over(axis: Any, layer: str) -> None:
-    axis.text(0, 1.32, _short(layer), fontsize=9, color=INK, transform=axis.transAxes)
 
 
 def _left_of(axis: Any, method: str) -> None:

@@ -59,6 +59,14 @@ def test_the_forward_pass_is_not_repeated_for_the_features_themselves() -> None:
     assert len(calls) == 2
 
 
+def test_features_may_be_overwritten_by_what_follows() -> None:
+    net, images = _cnn(), _images()
+    net[1] = nn.ReLU(inplace=True)
+    split = split_at(net, images, "0")
+    torch.testing.assert_close(split.features, net[0](images))
+    torch.testing.assert_close(split.explain(split.features), net(images))
+
+
 def test_tokens_are_features_of_their_patches() -> None:
     torch.manual_seed(0)
     net, images = _Tokens().double().eval(), _images()
