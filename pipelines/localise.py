@@ -1,55 +1,40 @@
 """Localisation of attribution methods: grids of photos, maps, scores, figures and a report."""
 
-import io
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
 
-from dncbm.artifacts import (
-    create_artifact,
-    fingerprint,
-    load_manifest,
-    require_replaceable,
-    write_bytes,
-)
-from dncbm.attribution.aggregate import MapStore
+from dncbm.artifacts import create_artifact, fingerprint, load_manifest, require_replaceable
 from dncbm.attribution.catalogue import method_named
 from dncbm.attribution.chain import Chain
-from dncbm.attribution.localisation import Plan, grids_of, plan_grids
+from dncbm.attribution.localisation import plan_grids
 from dncbm.attribution.places import automatic_layers, resolved_layer
-from dncbm.attribution.scores import cell_masks, chance, mass_ratio
-from dncbm.attribution.settings import Setting, setting_named
-from dncbm.data.sources import open_source
+from dncbm.attribution.settings import GridPG, Setting, setting_named
+from dncbm.data.annotations import Annotations, read_annotations
+from dncbm.data.sources import ImageSource, open_source
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.report.localisation import LocalisationReport, Part, write_report
 from dncbm.training.progress import Progress, no_progress
+from pipelines.localised_boxes import Boxed, boxed_photos
+from pipelines.localised_done import SCHEMA, Done
 from pipelines.localised_models import Subject, TargetsOf, open_subject
-from pipelines.localised_photos import Candidates, Choice, PhotoReader, candidates
+from pipelines.localised_photos import Candidates, Choice, candidates
+from pipelines.localised_tasks import Task, all_done, masks_of_cells, parts_of
 from pipelines.workspace import is_current
 
-_log = logging.getLogger(__name__)
-KIND = "localisation"
+KIND: Final = "localisation"
 SCORES = "scores.parquet"
 SETTINGS = ("gridpg", "difull", "dipart")
 METHODS = ("gradient", "input_x_gradient", "integrated_gradients", "grad_cam", "layer_cam")
 """By default; `bcos` beside them where it is exact."""
 LAYERS = ("input", "middle", "final")
-_STEPS = {"integrated_gradients": {"steps": 20}}
-"""Options of methods: 20 steps as in the paper's code."""
-_AT_ONCE = 4
-"""Pictures at a time."""
-_EXAMPLE = 224
-"""Largest side of a map that is shown as an example."""
+_PER_GRID = 4
+"""Photos with boxes for each grid that was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +62,8 @@ class LocaliseConfig:
     confidence: float = 0.5
     """Lowest probability of the right class; of 0.99 in the paper. Margins keep the best half."""
     seed: int = 0
+    boxes: str | None = None
+    """Boxes of the photos, as `read_annotations` takes them: whole photos are scored too."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before any work."""
@@ -105,38 +92,7 @@ class LocaliseConfig:
         return tuple(dict.fromkeys((1, *self.smooth)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One method at one layer in one setting: the unit that is resumed."""
-
-    setting: Setting
-    plan: Plan
-    method: str
-    layer: str
-    """As it was asked for."""
-    module: str | None
-    """Its name in the network; None is the input."""
-    file: Path
-    """Without suffix."""
-
-    def label(self) -> dict[str, Any]:
-        """What the rows of its maps have in common."""
-        return {
-            "method": self.method, "layer": self.layer, "module": self.module or "",
-            "setting": self.setting.name, "side": self.setting.side,
-        }  # fmt: skip
-
-
-class _Done(NamedTuple):
-    """What a task came to."""
-
-    rows: list[dict[str, Any]]
-    arrays: dict[str, Tensor]
-    reason: str
-    """Why the method is not defined there; empty if it is."""
-
-
-def localise_stage(  # noqa: PLR0913 - what a run is made of
+def localise_stage(
     data: str, out: Path, config: LocaliseConfig, *, model: str = "mini", dataset: bool = False,
     device: str = "auto", progress: Progress = no_progress,
 ) -> dict[str, Any]:  # fmt: skip
@@ -161,18 +117,29 @@ def localise_stage(  # noqa: PLR0913 - what a run is made of
     """
     require_replaceable(out)
     source = open_source(data, dataset=dataset)
-    classes = sorted({r.label for r in source.records if r.label is not None})
-    subject = open_subject(model, classes, config.targets, device)
+    known = read_annotations(config.boxes, photos=source) if config.boxes else None
+    subject = open_subject(model, _classes(source, known), config.targets, device)
     recorded = asdict(config) | {"model": model}
     inputs = {"photos": source.fingerprint, "model": subject.fingerprint}
+    if known is not None:
+        inputs["boxes"] = known.fingerprint
     if is_current(out, KIND, recorded, inputs):
         return result_of(out)
     choice = Choice(most=config.photos, confidence=config.confidence, seed=config.seed)
-    found = candidates(subject, source, choice, progress)
-    tasks, undefined = _tasks(found, config, _work(out), fingerprint([recorded, inputs]))
-    done = list(_all_done(tasks, found.reader, found.subject, config, progress))
-    _write(out, recorded, inputs, found, tasks, done, undefined)
-    shutil.rmtree(_work(out), ignore_errors=True)
+    work = _Work(config, _folder(out), fingerprint([recorded, inputs]))
+    tasks: list[Task] = []
+    if known is not None:
+        boxed = boxed_photos(
+            subject, source, known, most=_PER_GRID * config.grids, seed=config.seed
+        )
+        tasks += _box_tasks(subject, boxed, work)
+    found, undefined = _candidates(subject, source, choice, progress, needed=known is None)
+    if found is not None:
+        tasks += _grid_tasks(found, work, undefined)
+    done = list(all_done(tasks, config.kernels, progress))
+    counts = {"photos": 0, "seen": 0, "broken": 0} if found is None else found.counts()
+    _write(out, _Written(recorded, inputs, subject, counts, undefined), tasks, done, config.kernels)
+    shutil.rmtree(_folder(out), ignore_errors=True)
     return result_of(out)
 
 
@@ -186,20 +153,58 @@ def result_of(out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _work(out: Path) -> Path:
+def _folder(out: Path) -> Path:
     """Where finished tasks wait for the others."""
     return out.parent / f".{out.name}.{KIND}"
 
 
-def _tasks(
-    found: Candidates, config: LocaliseConfig, work: Path, mark: str
-) -> tuple[list[_Task], list[dict[str, Any]]]:
-    """Everything that is to be measured, and the settings that the network does not have."""
-    subject = found.subject
-    network, sample = subject.network, found.reader.pixels([0])
-    automatic = automatic_layers(network, sample)
-    layers = {name: resolved_layer(network, name, automatic) for name in config.layers}
-    tasks, undefined = [], []
+def _classes(source: ImageSource, known: Annotations | None) -> list[str]:
+    """Of the photos; where these have none, of their boxes."""
+    found = sorted({record.label for record in source.records if record.label is not None})
+    return found if len(found) > 1 or known is None else sorted(known.labels)
+
+
+def _candidates(
+    subject: Subject, source: ImageSource, choice: Choice, progress: Progress, *, needed: bool
+) -> tuple[Candidates | None, list[dict[str, Any]]]:
+    """Photos for grids; where boxes are scored too, none is no error but told."""
+    try:
+        return candidates(subject, source, choice, progress), []
+    except InvalidInput as error:
+        if needed:
+            raise
+        return None, [{"setting": "grids", "side": 2, "reason": str(error)}]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the tasks are made from, and where they are kept."""
+
+    config: LocaliseConfig
+    folder: Path
+    mark: str
+    """Fingerprint of all that decides the result."""
+
+    def tasks(self, name: str, setting: Setting, boxed: Boxed) -> Iterator[Task]:
+        """Every method at every layer."""
+        config, subject = self.config, boxed.reader.subject
+        network, sample = subject.network, boxed.reader.pixels([0])
+        automatic = automatic_layers(network, sample)
+        layers = {layer: resolved_layer(network, layer, automatic) for layer in config.layers}
+        for method in config.methods or (METHODS + (("bcos",) if subject.is_bcos else ())):
+            for layer, module in layers.items():
+                key = fingerprint([self.mark, name, setting.side, method, layer])[:16]
+                yield Task(
+                    name=name, setting=setting, plan=boxed.plan, reader=boxed.reader,
+                    masks=boxed.masks, method=method, layer=layer, module=module,
+                    file=self.folder / key,
+                )  # fmt: skip
+
+
+def _grid_tasks(found: Candidates, work: _Work, undefined: list[dict[str, Any]]) -> Iterator[Task]:
+    """Those of grids; settings that the network does not have are told."""
+    config, network = work.config, found.subject.network
+    sample = found.reader.pixels([0])
     for side in config.sides:
         for name in config.settings:
             setting = setting_named(name, network, side)
@@ -212,205 +217,54 @@ def _tasks(
             except InvalidInput as error:
                 undefined.append({"setting": name, "side": side, "reason": str(error)})
                 continue
-            for method in _methods(subject, config):
-                for layer, module in layers.items():
-                    key = fingerprint([mark, name, side, method, layer])[:16]
-                    tasks.append(_Task(setting, plan, method, layer, module, work / key))
-    return tasks, undefined
-
-
-def _methods(subject: Subject, config: LocaliseConfig) -> tuple[str, ...]:
-    return config.methods or (METHODS + (("bcos",) if subject.is_bcos else ()))
-
-
-def _all_done(
-    tasks: Sequence[_Task], reader: PhotoReader, subject: Subject, config: LocaliseConfig,
-    progress: Progress,
-) -> Iterator[_Done]:  # fmt: skip
-    total = len(tasks) * config.grids
-    for number, task in enumerate(tasks):
-        found = _read(task.file)
-        if found is None:
-
-            def tell(grids: int, before: int = number * config.grids) -> None:
-                progress("localise", before + grids, total)
-
-            found = _measured(task, reader, subject, config, tell)
-            _keep(task.file, found)
-        progress("localise", (number + 1) * config.grids, total)
-        yield found
-
-
-def _measured(
-    task: _Task, reader: PhotoReader, subject: Subject, config: LocaliseConfig, tell: Any
-) -> _Done:
-    """Maps and scores of one task; a method that cannot be had there says why."""
-    if task.method == "bcos" and not subject.is_bcos:
-        return _Done([], {}, "W(x) is exact in B-cos networks only.")
-    stores = {kernel: MapStore() for kernel in config.kernels}
-    rows: list[dict[str, Any]] = []
-    arrays: dict[str, Tensor] = {}
-    try:
-        for pictures, maps in _maps(task, reader):
-            for kernel in config.kernels:
-                rows += _scored(task, reader, subject, maps, pictures, kernel, stores[kernel])
-                if f"example {kernel}" not in arrays:
-                    arrays[f"example {kernel}"] = _example(maps[0, :1], kernel, pictures.size)
-            tell(len(rows) // (len(task.setting.scored) * len(config.kernels)))
-    except InvalidInput as error:
-        return _Done([], {}, str(error))
-    for kernel, store in stores.items():
-        mean = store.aggregate()
-        arrays[f"maps {kernel}"] = mean.maps.contiguous()
-        arrays[f"counts {kernel}"] = torch.tensor(mean.counts)
-        arrays[f"normaliser {kernel}"] = torch.tensor(mean.normaliser)
-    return _Done(rows, arrays, "")
-
-
-class _Pictures(NamedTuple):
-    first: int
-    classes: Tensor
-    sources: Tensor
-    size: tuple[int, int]
-
-
-def _maps(task: _Task, reader: PhotoReader) -> Iterator[tuple[_Pictures, Tensor]]:
-    """Pictures and the maps of their scored cells, a few at a time."""
-    method, setting, first = method_named(task.method).function, task.setting, 0
-    for grids in grids_of(task.plan, reader.pixels, at_once=_AT_ONCE):
-        maps = method(
-            setting, grids.images, setting.targets(grids.classes), layer=task.module,
-            **_STEPS.get(task.method, {}),
-        )  # fmt: skip
-        size = (grids.images.shape[-2], grids.images.shape[-1])
-        yield _Pictures(first, grids.classes, grids.sources, size), maps.detach()
-        first += len(grids.images)
-
-
-def _scored(  # noqa: PLR0913 - a batch and where it belongs
-    task: _Task, reader: PhotoReader, subject: Subject, maps: Tensor, pictures: _Pictures,
-    kernel: int, store: MapStore,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per map; maps for the top-left cell are kept for the mean maps."""
-    cells = list(task.setting.scored)
-    masks = cell_masks(task.setting.side, *pictures.size)[cells].to(maps.device)
-    positive = Chain(size=pictures.size, smooth=kernel)(maps)
-    scores = mass_ratio(positive, masks)
-    inside = (positive[:, 0] * masks[0]).sum(dim=(-2, -1))
-    store.add(positive[:, 0], scores[:, 0], inside)
-    rows = []
-    for g, line in enumerate(scores.cpu().tolist()):
-        ids = [reader.ids[photo] for photo in pictures.sources[g].tolist()]
-        for t, cell in enumerate(cells):
-            rows.append(
-                task.label() | {
-                    "smooth": kernel, "grid": pictures.first + g, "cell": cell,
-                    "class": subject.names[int(pictures.classes[g, cell])], "score": line[t],
-                    "chance": float(chance(masks[t])), "image": ids[cell], "images": ids,
-                }
+            yield from work.tasks(
+                name, setting, Boxed(found.reader, plan, masks_of_cells(setting))
             )  # fmt: skip
-    return rows
 
 
-def _example(maps: Tensor, kernel: int, size: tuple[int, int]) -> Tensor:
-    """The signed map of the first picture's first cell."""
-    shown = (min(size[0], _EXAMPLE), min(size[1], _EXAMPLE))
-    found = Chain(size=shown, positive=False, smooth=kernel)(maps[None])[0, 0]
-    return found.float().cpu().contiguous()
+def _box_tasks(subject: Subject, boxed: Boxed, work: _Work) -> Iterator[Task]:
+    """Those of whole photos with boxes: pictures of one cell."""
+    yield from work.tasks("boxes", GridPG(subject.network, 1), boxed)
 
 
-def _keep(file: Path, done: _Done) -> None:
-    """Rows last: they say that the task is done."""
-    write_bytes(file.with_suffix(".safetensors"), save(done.arrays))
-    table = pa.Table.from_pylist(done.rows, schema=_SCHEMA)
-    table = table.replace_schema_metadata({"reason": done.reason})
-    stream = io.BytesIO()
-    pq.write_table(table, stream)
-    write_bytes(file.with_suffix(".parquet"), stream.getvalue())
+class _Written(NamedTuple):
+    """What an artifact says of itself."""
+
+    recorded: dict[str, Any]
+    inputs: dict[str, str]
+    subject: Subject
+    counts: dict[str, int]
+    undefined: list[dict[str, Any]]
 
 
-def _read(file: Path) -> _Done | None:
-    """What an earlier run kept of a task."""
-    try:
-        table = pq.read_table(file.with_suffix(".parquet"))
-        arrays = load(file.with_suffix(".safetensors").read_bytes())
-    except (OSError, ValueError, pa.ArrowInvalid):
-        return None
-    reason = (table.schema.metadata or {}).get(b"reason", b"").decode()
-    return _Done(table.to_pylist(), arrays, reason)
-
-
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("method", "layer", "module", "setting")),
-        *((name, pa.int32()) for name in ("side", "smooth", "grid", "cell")),
-        ("class", pa.string()), ("score", pa.float64()), ("chance", pa.float64()),
-        ("image", pa.string()), ("images", pa.list_(pa.string())),
-    ]
-)  # fmt: skip
-
-
-def _write(  # noqa: PLR0913 - an artifact and all that is in it
-    out: Path, recorded: dict[str, Any], inputs: dict[str, str], found: Candidates,
-    tasks: Sequence[_Task], done: Sequence[_Done], undefined: list[dict[str, Any]],
+def _write(
+    out: Path, about: _Written, tasks: Sequence[Task], done: Sequence[Done],
+    kernels: Sequence[int],
 ) -> None:  # fmt: skip
     """The artifact: scores, figures, report and the means as metrics."""
     parts: list[Part] = []
+    undefined = list(about.undefined)
     for task, result in zip(tasks, done, strict=True):
         if result.reason:
             undefined.append(task.label() | {"reason": result.reason})
         else:
-            parts += _parts(task, result)
+            parts += parts_of(task, result, kernels)
     if not parts:
-        raise InvalidInput(
-            f"Nothing could be measured: {undefined[0]['reason']}"
-            if undefined
-            else "Nothing could be measured: no method is left."
-        )
-    pictures = {}
-    for task in tasks:
-        label = (task.setting.name, task.setting.side)
-        if label not in pictures:
-            pictures[label] = _picture(task, found)
+        reason = undefined[0]["reason"] if undefined else "no method is left."
+        raise InvalidInput(f"Nothing could be measured: {reason}")
+    first = {(task.name, task.setting.side): task for task in reversed(tasks)}
     report = LocalisationReport(
-        model=found.subject.spec, targets=found.subject.targets, parts=tuple(parts),
-        undefined=tuple(undefined), pictures=pictures, photos=len(found.labels), seen=found.seen,
-        recipe=recorded, fingerprints=inputs,
+        model=about.subject.spec, targets=about.subject.targets, parts=tuple(parts),
+        undefined=tuple(undefined), photos=about.counts["photos"], seen=about.counts["seen"],
+        pictures={panel: task.picture() for panel, task in first.items()},
+        recipe=about.recorded, fingerprints=about.inputs,
     )  # fmt: skip
     rows = [row for result in done for row in result.rows]
-    with create_artifact(out, "localisation", config=recorded, inputs=inputs) as draft:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), draft.path / SCORES)
+    with create_artifact(out, KIND, config=about.recorded, inputs=about.inputs) as draft:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft.path / SCORES)
         figures = write_report(report, draft.path)
+        means = [part.summary() for part in parts]
         draft.metrics.update(
-            {
-                "model": found.subject.spec, "photos": len(found.labels), "seen": found.seen,
-                "broken": found.broken, "means": [part.summary() for part in parts],
-                "undefined": undefined, "figures": figures,
-            }
+            {"model": about.subject.spec, **about.counts, "means": means, "undefined": undefined,
+             "figures": figures}
         )  # fmt: skip
-
-
-def _parts(task: _Task, result: _Done) -> Iterator[Part]:
-    kernels = sorted({row["smooth"] for row in result.rows})
-    for kernel in kernels:
-        mine = [row for row in result.rows if row["smooth"] == kernel]
-        yield Part(
-            method=task.method, layer=task.layer, module=task.module or "",
-            setting=task.setting.name, side=task.setting.side, smooth=kernel,
-            scores=np.array([row["score"] for row in mine]), chance=mine[0]["chance"],
-            means=result.arrays[f"maps {kernel}"].numpy(),
-            counts=tuple(result.arrays[f"counts {kernel}"].tolist()),
-            normaliser=float(result.arrays[f"normaliser {kernel}"]),
-            example=result.arrays[f"example {kernel}"].numpy(),
-        )  # fmt: skip
-
-
-def _picture(task: _Task, found: Candidates) -> tuple[np.ndarray, str]:
-    """The first picture of a setting, and the class of its first cell."""
-    side = task.setting.side
-    levels = found.reader.levels(task.plan.sources[0].tolist())
-    rows = levels.unflatten(0, (side, side)).permute(0, 2, 1, 3, 4)  # r h c w 3
-    picture = rows.flatten(0, 1).flatten(1, 2)
-    return picture.numpy(), found.subject.names[int(task.plan.classes[0, 0])]
-
-

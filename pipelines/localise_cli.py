@@ -41,6 +41,9 @@ def localise(
         str | None,
         typer.Option(help="Also smooth maps by Gaussians of these sides, such as 5,9."),
     ] = None,
+    box_data: Annotated[
+        str | None, typer.Option(help="Boxes of the photos (VOC, COCO, YOLO, ...): score them too.")
+    ] = None,
     photos: Annotated[int, typer.Option(help="Look at no more photos than this.")] = 2000,
     confidence: Annotated[
         float, typer.Option(help="Lowest probability of the right class; paper: 0.99.")
@@ -62,6 +65,7 @@ def localise(
         methods=_items(methods or ""), layers=_items(layers), settings=_items(settings),
         sides=_numbers(sides, "--sides"), grids=grids, targets=targets,  # type: ignore[arg-type]
         smooth=_numbers(smooth or "", "--smooth"), photos=photos, confidence=confidence, seed=seed,
+        boxes=box_data,
     )  # fmt: skip
     location = dataset or data
     if location is None:
@@ -83,7 +87,8 @@ def show_means(result: dict[str, Any]) -> None:
     for setting, side in dict.fromkeys((row["setting"], row["side"]) for row in means):
         mine = [row for row in means if (row["setting"], row["side"]) == (setting, side)]
         chance = f"chance {mine[0]['chance']:.3f}, {mine[0]['maps']} maps each"
-        table = Table(title=f"{setting}, {side} x {side} ({chance})", title_justify="left")
+        size = f", {side} x {side}" if side > 1 else ""
+        table = Table(title=f"{setting}{size} ({chance})", title_justify="left")
         for heading in ("method", *layers):
             table.add_column(heading, justify="left" if heading == "method" else "right")
         for method, smooth in dict.fromkeys((row["method"], row["smooth"]) for row in mine):

@@ -1,7 +1,7 @@
 """What `dncbm localise` explains: a network with named outputs, and the pixels that it takes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,8 @@ from dncbm.predictor import Predictor
 from dncbm.training.devices import resolve_device
 from pipelines.recipes import PHOTO_TEMPLATES
 
+_GEOMETRIES = {"shortest": "shortest"}
+"""Of open_clip's resize modes; `squash` keeps no shape."""
 TargetsOf = Literal["classes", "concepts"]
 
 
@@ -46,6 +48,8 @@ class Subject:
     """How sure it is of an image, see `sure_images`."""
     fingerprint: str
     device: str
+    geometry: str = "centred"
+    """How photos become squares, as annotations are told."""
 
     @property
     def is_bcos(self) -> bool:
@@ -110,12 +114,8 @@ def with_concepts(subject: Subject, concepts: Sequence[int], scales: Tensor) -> 
     def some(embeddings: Tensor) -> Tensor:
         return head(embeddings)[:, chosen] / divided.to(embeddings)
 
-    return Subject(
-        spec=subject.spec, network=Headed(tower, some),
-        names=tuple(subject.names[c] for c in chosen), targets=subject.targets,
-        resize=subject.resize, normalise=subject.normalise, confidence=subject.confidence,
-        fingerprint=subject.fingerprint, device=subject.device,
-    )  # fmt: skip
+    names = tuple(subject.names[c] for c in chosen)
+    return replace(subject, network=Headed(tower, some), names=names)
 
 
 def _of_directory(model: str, targets: TargetsOf, device: str) -> Subject:
@@ -140,7 +140,7 @@ def _of_texts(encoder: Encoder, classes: tuple[str, ...]) -> Subject:
     )  # fmt: skip
 
 
-def _of_encoder(  # noqa: PLR0913 - an encoder and all that makes outputs of it
+def _of_encoder(
     encoder: Encoder, head: Head, names: tuple[str, ...], targets: TargetsOf, how: Confidence,
     *, spec: str, mark: str,
 ) -> Subject:  # fmt: skip
@@ -149,6 +149,7 @@ def _of_encoder(  # noqa: PLR0913 - an encoder and all that makes outputs of it
         targets=targets, resize=encoder.preprocess.resize,
         normalise=encoder.preprocess.normalise, confidence=how,
         fingerprint=fingerprint([mark, targets, names]), device=encoder.device,
+        geometry=_GEOMETRIES.get(encoder.preprocess_config["resize_mode"], "resized"),
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def _of_bcos(model: str, folder: Path, device: str) -> Subject:
     return _of_views(model, loaded.network, loaded.views, loaded.classes, device, how)
 
 
-def _of_views(  # noqa: PLR0913 - a network and the pixels that it takes
+def _of_views(
     model: str, network: nn.Module, views: Views, classes: tuple[str, ...], device: str,
     how: Confidence,
 ) -> Subject:  # fmt: skip
@@ -203,14 +204,18 @@ def _bcos_path(folder: Path) -> Path:
     raise ArtifactError(f"{folder} holds no B-cos network. Give what `dncbm bcosify` wrote.")
 
 
-def known_labels(
-    labels: Sequence[str | None], names: Sequence[str], spec: str
-) -> list[int | None]:
+def known_labels(labels: Sequence[str | None], names: Sequence[str], spec: str) -> list[int | None]:
     """Output of each image's class; None for images without one.
 
     Raises:
+        InvalidInput: no image has a class.
         UnknownName: no class of the data is among the outputs.
     """
+    if not any(labels):
+        raise InvalidInput(
+            "The photos have no classes; a grid needs several. Put each class into a folder of its "
+            "own, or give a model directory and --targets concepts."
+        )
     place = {name: k for k, name in enumerate(names)}
     found = [None if label is None else place.get(label) for label in labels]
     if all(k is None for k in found):

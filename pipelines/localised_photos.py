@@ -53,7 +53,7 @@ class PhotoReader:
     """
 
     def __init__(self, source: ImageSource, rows: Sequence[int], subject: Subject) -> None:
-        self._rows, self._subject = list(rows), subject
+        self._rows, self.subject = list(rows), subject
         self.ids = [source.records[row].id for row in rows]
 
         def one(photo: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class PhotoReader:
 
     def pixels(self, photos: Sequence[int]) -> Float[Tensor, "m 3 h w"]:
         """What the network takes."""
-        return self._subject.pixels(self.levels(photos))
+        return self.subject.pixels(self.levels(photos))
 
 
 class Candidates(NamedTuple):
@@ -83,6 +83,10 @@ class Candidates(NamedTuple):
     """Photos that were looked at."""
     broken: int
     """Photos that cannot be read, of those."""
+
+    def counts(self) -> dict[str, int]:
+        """Photos of grids, those looked at, and those that cannot be read."""
+        return {"photos": len(self.labels), "seen": self.seen, "broken": self.broken}
 
 
 def candidates(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks._harness import Row, finish, parser
 from benchmarks.bcos.networks import NAMES, WEIGHTS, read_photos, trained
 from dncbm.attribution import methods
-from dncbm.attribution.localisation import Grids, grid_pg, make_grids
+from dncbm.attribution.localisation import Grids, grid_pg, make_grids, sure_images
 from dncbm.training.photos import Photos
 
 WINDOWS = (1, 3, 7)
@@ -53,15 +53,27 @@ def grids_of(
     name: str, model: nn.Module, photos: Photos, side: int, options: argparse.Namespace
 ) -> Grids:
     """Pictures of what the network is sure of."""
-    labels = photos.truth(photos.held_out)
-    inputs = NAMES[name].views.whole(photos.read(photos.held_out))
-    logits = torch.cat([model(part) for part in inputs.split(250)])
-    shares = logits.sigmoid() if name != "standard" else logits.softmax(dim=1)
-    sure, predicted = shares.max(dim=1)
-    good = (predicted == labels) & (sure > 0.5)
+    inputs, labels, sure = confidences_of(name, model, photos)
+    good = sure > 0.5
     return make_grids(
         inputs[good], labels[good], sure[good], side=side, count=options.grids, seed=options.seed
     )
+
+
+@torch.no_grad()
+def confidences_of(name: str, model: nn.Module, photos: Photos) -> tuple[Tensor, Tensor, Tensor]:
+    """Held-out photos as the network takes them, their classes, and its probability of these.
+
+    The probability is 0 where another class has a larger one.
+    """
+    labels = photos.truth(photos.held_out)
+    inputs = NAMES[name].views.whole(photos.read(photos.held_out))
+    logits = torch.cat([model(part) for part in inputs.split(250)])
+    how = "softmax" if name == "standard" else "sigmoid"
+    found = sure_images(logits, labels, by=how, at_least=None)
+    sure = torch.zeros(len(labels))
+    sure[found.rows] = found.confidences
+    return inputs, labels, sure
 
 
 def scores(method: Method, grids: Grids) -> dict[int, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dncbm.attribution.methods import smoothed
 from dncbm.attribution.scores import cell_masks, mass_ratio
-from dncbm.attribution.settings import stitch
+from dncbm.attribution.tiles import stitch
 from dncbm.errors import InvalidInput, UnknownName
 
 Confidence = Literal["softmax", "sigmoid", "margin"]
@@ -68,8 +68,8 @@ def sure_images(
         by: probability of the class (`softmax`, or `sigmoid` of its logit), or `margin`: its output
             minus the largest other one, for outputs that are no logits.
         at_least: lowest confidence; 0.99 in the paper, for probabilities. None: any.
-        best_share: keep this share of the images of each class, the most confident, in (0, 1], of
-            those that are left; for margins, whose size means nothing by itself.
+        best_share: keep this share of the images of each class, the most confident and at least
+            two, in (0, 1], of those that are left; for margins, whose size means nothing by itself.
 
     Raises:
         UnknownName: another confidence.
@@ -105,12 +105,12 @@ def confidence_of(
 def _best_of_each(
     confidences: Tensor, labels: Tensor, good: Tensor, share: float
 ) -> Bool[Tensor, "n"]:
-    """Whether an image is among the most confident good ones of its class; at least one is."""
+    """Whether an image is among the most confident good ones of its class; at least two are."""
     kept = torch.zeros_like(good)
     for k in labels[good].unique().tolist():
         mine = (good & (labels == k)).nonzero()[:, 0]
         best = confidences[mine].argsort(descending=True, stable=True)
-        kept[mine[best[: max(1, int(share * len(mine)))]]] = True
+        kept[mine[best[: max(2, int(share * len(mine)))]]] = True
     return kept
 
 

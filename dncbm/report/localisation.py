@@ -8,7 +8,13 @@ from markupsafe import Markup
 
 from dncbm.artifacts import package_version, write_bytes
 from dncbm.report.localisation_data import LocalisationReport, Part, layers_of, unique
-from dncbm.report.localisation_figures import aggregates, boxes, examples, setting_title
+from dncbm.report.localisation_figures import (
+    BOXES,
+    aggregates,
+    boxes,
+    examples,
+    setting_title,
+)
 from dncbm.report.pictures import data_address
 
 __all__ = ["REPORT", "LocalisationReport", "Part", "write_report"]
@@ -16,6 +22,7 @@ REPORT = "report.html"
 _MEANINGS = {
     "gridpg": "The network sees the whole grid; one output per class.",
     "difull": "The network sees each cell alone; nothing outside the cell can have any influence.",
+    BOXES: "Whole photos: the share of positive mass inside the boxes of the class.",
     "dipart": "The features of the whole grid; pooling and head on the region of each cell.",
 }
 
@@ -32,9 +39,15 @@ def write_report(report: LocalisationReport, folder: Path) -> dict[str, str]:
 def _pictures(report: LocalisationReport) -> dict[str, bytes]:
     found = {"boxes.png": boxes(report.parts)}
     for setting, side in unique((part.setting, part.side) for part in report.parts):
-        found[f"aggatt-{setting}-{side}.png"] = aggregates(report.parts, setting, side)
+        if setting != BOXES:  # things lie elsewhere in every photo
+            found[_aggregate(setting, side)] = aggregates(report.parts, setting, side)
     found["examples.png"] = examples(report.parts, dict(report.pictures))
     return found
+
+
+def _aggregate(setting: str, side: int) -> str:
+    """File of the mean maps of a setting."""
+    return f"aggatt-{setting}-{side}.png"
 
 
 def render(report: LocalisationReport, pictures: dict[str, bytes]) -> str:
@@ -53,7 +66,7 @@ def render(report: LocalisationReport, pictures: dict[str, bytes]) -> str:
             {
                 "title": setting_title(*panel), "meaning": _MEANINGS.get(panel[0], ""),
                 "rows": table(report, *panel), "chance": _chance(report, *panel),
-                "picture": pictures[f"aggatt-{panel[0]}-{panel[1]}.png"],
+                "picture": pictures.get(_aggregate(*panel)),
             }
             for panel in panels
         ],

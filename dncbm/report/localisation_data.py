@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 T = TypeVar("T")
 
@@ -32,8 +32,10 @@ class Part:
     """Maps in each bin."""
     normaliser: float
     """Of all bins."""
-    example: Float[np.ndarray, "h w"]
+    example: Float[np.ndarray, "y x"]
     """The signed map of the first picture's first scored cell."""
+    mask: Bool[np.ndarray, "y x"]
+    """Where that map should lie."""
 
     @property
     def title(self) -> str:

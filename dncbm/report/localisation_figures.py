@@ -20,11 +20,15 @@ _MAP = 0.82
 """Inches of a mean map."""
 _PANEL = 1.25
 """Inches of an example."""
+BOXES = "boxes"
+"""Whole photos, whose maps should lie in boxes: no setting of grids."""
 _NAMES = {"gridpg": "GridPG", "difull": "DiFull", "dipart": "DiPart"}
 
 
 def setting_title(setting: str, side: int) -> str:
-    """`GridPG, 2 × 2`."""
+    """`GridPG, 2 × 2`, or `Boxes`."""
+    if setting == BOXES:
+        return "Boxes"
     return f"{_NAMES.get(setting, setting)}, {side} × {side}"
 
 
@@ -72,7 +76,7 @@ def _box_panel(
     for level in {part.chance for part in parts}:
         axis.axvline(level, color=SOFT, linewidth=1.2, dashes=(4, 3), zorder=0)
     axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel("share of positive mass in the cell", fontsize=9)
+    axis.set_xlabel("share of positive mass inside", fontsize=9)
     axis.tick_params(labelsize=9)
     axis.grid(visible=False, axis="y")
     axis.grid(visible=True, axis="x")
@@ -125,7 +129,7 @@ def aggregates(parts: Sequence[Part], setting: str, side: int) -> bytes:
     return _png(draw, max(width, 6.0), 1.0 + (_MAP + 0.08) * len(methods))
 
 
-def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int) -> None:
+def _bins(line: Any, part: Part | None, bins: Sequence[int], side: int) -> None:
     for axis, place in zip(line, bins, strict=True):
         axis.set_box_aspect(1)
         if part is None or not part.counts[place]:
@@ -141,7 +145,7 @@ def _bins(line: Sequence[Any], part: Part | None, bins: Sequence[int], side: int
             axis.axvline(cell * width / side - 0.5, color="white", linewidth=0.5, alpha=0.6)
 
 
-def _over(line: Sequence[Any], bins: Sequence[int], layer: str) -> None:
+def _over(line: Any, bins: Sequence[int], layer: str) -> None:
     for axis, place in zip(line, bins, strict=True):
         title = f"{EDGES[place]}–{EDGES[place + 1]} %"
         axis.set_title(title, fontsize=7, color=SOFT, pad=2)
@@ -167,7 +171,8 @@ def examples(
             picture, name = pictures[panel]
             top = axes[0, start + (len(layers) - 1) // 2]
             top.imshow(picture, interpolation="nearest")
-            title = f"{setting_title(*panel)}\ntop left: {_short(name)}"
+            where = "" if panel[0] == BOXES else "top left: "
+            title = f"{setting_title(*panel)}\n{where}{_short(name)}"
             top.set_title(title, fontsize=8, color=INK)
             for row, method in enumerate(methods, start=1):
                 for column, layer in enumerate(layers):
@@ -194,10 +199,13 @@ def _example(axis: Any, part: Part | None, picture: np.ndarray, *, side: int) ->
     for cell in range(1, side):
         axis.axhline(cell * height / side - 0.5, color=LINE, linewidth=0.8)
         axis.axvline(cell * width / side - 0.5, color=LINE, linewidth=0.8)
-    frame = (-0.5, -0.5), width / side, height / side
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle(*frame, fill=False, edgecolor=MAIN, linewidth=1.6))
+    framed = np.pad(part.mask, 1)
+    axis.contour(
+        np.arange(-1, width + 1), np.arange(-1, height + 1), framed, levels=[0.5], colors=[MAIN],
+        linewidths=1.6,
+    )  # fmt: skip
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
     score = f"{part.scores[0]:.2f}"
     colour = MAIN if part.scores[0] > part.chance else OTHER
     axis.text(0.97, 0.04, score, ha="right", va="bottom", fontsize=7.5, color=colour,

@@ -107,9 +107,14 @@ def test_confidence_by_probability_and_margin() -> None:
     )
     assert sure_images(outputs, labels, at_least=0.6).rows.tolist() == [0, 1]
     assert sure_images(outputs, labels, at_least=None).rows.tolist() == [0, 1, 3]
+    margins = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 9.0])
+    outputs = torch.stack([margins, -margins, torch.zeros(7)], dim=1)
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1])  # the last one is wrong
     best = sure_images(outputs, labels, by="margin", at_least=None, best_share=0.5)
-    assert best.rows.tolist() == [0, 1]
-    assert best.confidences.tolist() == [1.0, 3.0]
+    assert best.rows.tolist() == [0, 2, 5]
+    assert best.confidences.tolist() == [5.0, 4.0, 6.0]
+    few = sure_images(outputs, labels, by="margin", at_least=None, best_share=0.1)
+    assert few.rows.tolist() == [0, 5]  # two at least, for both corners of a grid
     with pytest.raises(UnknownName, match="confidence"):
         confidence_of(outputs, labels, "entropy")
     with pytest.raises(InvalidInput, match="best_share is 0.0"):

@@ -1,5 +1,7 @@
 """Layers that are chosen for a network, and where its head begins."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,12 @@ from dncbm.bcos.originals import build_classifier
 from dncbm.encoders.clip import load_encoder
 from dncbm.errors import InvalidInput, UnknownName
 
-SMALL = {"num_classes": 5, "small_inputs": True, "width": 4}
+SMALL: dict[str, Any] = {"num_classes": 5, "small_inputs": True, "width": 4}
+
+
+@pytest.fixture(scope="module")
+def vgg() -> nn.Module:
+    return build_classifier("torchvision", "vgg11", 5)[0].eval()
 
 
 def _layers(network: nn.Module, size: int) -> tuple[str | None, str | None]:
@@ -21,12 +28,12 @@ def _layers(network: nn.Module, size: int) -> tuple[str | None, str | None]:
     return found["middle"], found["final"]
 
 
-def test_stages_of_convolutional_networks() -> None:
+def test_stages_of_convolutional_networks(vgg: nn.Module) -> None:
     assert _layers(create_model("standard_resnet18", **SMALL), 32) == ("layer2", "layer4")
     bcos = ImageModel(create_model("resnet18", **SMALL), encoding="inverse")
     assert _layers(bcos, 32) == ("network.layer2", "network.layer4")
     assert _layers(build_classifier("torchvision", "resnet18", 5)[0], 64) == ("layer2", "layer4")
-    assert _layers(build_classifier("torchvision", "vgg11", 5)[0], 64) == ("features.9", "features")
+    assert _layers(vgg, 64) == ("features.9", "features")
     tower = load_encoder("mini", device="cpu").image_tower()
     headed = Headed(tower, lambda e: e[:, :3])
     assert _layers(headed, 96) == ("tower.trunk.s2", "tower.trunk.s4")
@@ -44,18 +51,14 @@ def test_blocks_of_vision_transformers() -> None:
     assert _layers(vit, 224) == ("blocks.5", "blocks.10")
     ours = create_model("vitc_ti_patch1_14", num_classes=5)
     model = ImageModel(ours, encoding="inverse")
-    middle, final = _layers(model, 224)
-    assert (middle, final) == (
-        "network.0.transformer.encoder_5",
-        "network.0.transformer.encoder_11",
-    )
+    blocks = "network.0.transformer.encoder_"
+    assert _layers(model, 224) == (f"{blocks}5", f"{blocks}10")  # of 11, without class token
 
 
-def test_heads_that_can_be_told_apart() -> None:
+def test_heads_that_can_be_told_apart(vgg: nn.Module) -> None:
     cell = torch.zeros(1, 3, 64, 64)
     resnet = build_classifier("torchvision", "resnet18", 5)[0].eval()
     assert backbone_of(resnet, cell, 2).name == "layer4"
-    vgg = build_classifier("torchvision", "vgg11", 5)[0].eval()
     assert backbone_of(vgg, cell, 2).name == "features"
     bcos = ImageModel(create_model("resnet18", **SMALL), encoding="inverse").eval()
     assert backbone_of(bcos, cell, 2).name == "network.fc"  # its head comes before the mean

@@ -17,10 +17,9 @@ from dncbm.attribution.settings import (
     DiPart,
     GridPG,
     Setting,
-    cut,
     setting_named,
-    stitch,
 )
+from dncbm.attribution.tiles import cut, stitch
 from dncbm.bcos import create_model
 from dncbm.bcos.explain import explain
 from dncbm.bcos.inputs import ImageModel
