@@ -89,7 +89,8 @@ def guide(
     """Train a network so that what speaks for a class lies in the boxes of that class.
 
     The best state is chosen on validation photos: the largest share of attribution inside, at most
-    half a point of F1 or accuracy below the best state, or the network before guidance. An interrupted run resumes.
+    half a point of F1 or accuracy below the best state (the one before guidance is among them). An
+    interrupted run resumes.
     """
     configure_logging(verbose=verbose)
     here = Path.cwd()

@@ -12,6 +12,8 @@ below `--out`; a killed benchmark goes on where it was.
 """
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ import numpy as np
 
 from benchmarks._harness import Row, finish, parser
 from benchmarks.guidance._runs import baseline, guided, once, spread
-from dncbm.data.sources import groups_of, open_source
+from dncbm.data.sources import ImageSource, groups_of, open_source
 from dncbm.encoders.cache import EmbedConfig, embed
 from dncbm.errors import InvalidInput
 from dncbm.guidance.metrics import group_accuracy
 from dncbm.predictor import Predictor
 from dncbm.probe.interventions import trained_without
+from dncbm.probe.metrics import probe_logits
 from dncbm.probe.train import ProbeConfig
 from dncbm.sae.encode import encode_rows
 from pipelines.embed import split_records
@@ -74,7 +77,6 @@ def removal_runs(options: argparse.Namespace) -> list[Row]:
     if not removed:
         raise InvalidInput(f"No concept of {options.model} is named {options.forbid!r}.")
     source = open_source(str(options.data))
-    groups = groups_of(source)
     found = []
     for seed in range(options.seeds):
         splits = split_records(source, seed)
@@ -82,27 +84,30 @@ def removal_runs(options: argparse.Namespace) -> list[Row]:
             source, model.encoder, folder / "embeddings", splits=splits, config=EmbedConfig()
         )
         codes = encode_rows(model.sae, embeddings.load())
-        labels = [record.label for record in source.records]
-        classes = tuple(sorted({label for label in labels if label}))
-        rows = {s: np.flatnonzero(np.array(splits) == s) for s in ("train", "validation", "test")}
-        truth = np.array([classes.index(label) for label in labels])
         for what, without in (("all concepts", []), ("without", removed)):
-
-            def run(without: list[int] = without, rows: dict[str, np.ndarray] = rows) -> Row:
-                trained = trained_without(
-                    without, {s: codes[r] for s, r in rows.items()},
-                    {s: truth[r] for s, r in rows.items()}, classes,
-                    ProbeConfig(necs=(), seed=seed),
-                )  # fmt: skip
-                test = rows["test"]
-                logits = codes[test] @ trained.probe.weights.T.double().numpy()
-                right = (logits + trained.probe.bias.double().numpy()).argmax(1) == truth[test]
-                scored = group_accuracy(right, [groups[row] for row in test])
-                return {"worst_group": scored.worst, "accuracy": scored.overall}
-
+            run = partial(_head, source, splits, codes, without, seed)
             name = f"removal-{what.split()[0]}-{seed}"
             found.append({"heads": what, "seed": seed, **once(folder, name, run)})
     return found
+
+
+def _head(
+    source: ImageSource, splits: Sequence[str], codes: Any, without: Sequence[int], seed: int
+) -> Row:
+    """Test figures of a head fitted on the codes of all concepts but some."""
+    labels = [record.label or "" for record in source.records]
+    classes = tuple(sorted(set(labels)))
+    truth = np.array([classes.index(label) for label in labels])
+    rows = {s: np.flatnonzero(np.array(splits) == s) for s in ("train", "validation", "test")}
+    trained = trained_without(
+        without, {s: codes[r] for s, r in rows.items()}, {s: truth[r] for s, r in rows.items()},
+        classes, ProbeConfig(necs=(), seed=seed),
+    )  # fmt: skip
+    test = rows["test"]
+    right = probe_logits(trained.probe, codes[test]).argmax(1) == truth[test]
+    groups = groups_of(source) or []
+    scored = group_accuracy(right, [groups[row] for row in test])
+    return {"worst_group": scored.worst, "accuracy": scored.overall}
 
 
 def summary(rows: list[Row], by: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Guided concepts: their code's attribution moves, the embeddings stay near, and the forbidden go."""
+"""Guided concepts: attribution of their codes moves, embeddings stay near, the forbidden go."""
 
 from pathlib import Path
 from typing import Any

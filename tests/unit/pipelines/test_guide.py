@@ -127,7 +127,7 @@ def test_several_classes_per_photo_come_from_the_annotations(photos: Path, tmp_p
 
 
 def test_a_guided_bottleneck_is_a_model_directory(photos: Path, tmp_path: Path) -> None:
-    """The concept's boxes are a label's; the forbidden concept has no weight; photos are decided."""
+    """A label's boxes for a concept; the forbidden one has no weight; photos are decided."""
     origin = write_model(tmp_path / "model", encoder=load_encoder("mini", device="cpu"))
     recipe = _recipe(
         photos, model=str(origin), size=None, concepts={"leg": "ant"}, forbid=["fur"],
