@@ -118,7 +118,7 @@ def prepare(
     mark = fingerprint([material.inputs, choices, list(recipe.guided), recipe.seed])
     masks = stored_masks(
         material.annotations, ids, targets, work / f"masks-{mark[:12]}.bool", size=how.size,
-        geometry=how.geometry, dilation=recipe.dilation, kind=recipe.kind, wanted=shown,
+        geometry=how.geometry, dilation=recipe.dilation, kind=recipe.annotated_by, wanted=shown,
     )  # fmt: skip
     photos = Photos(images=pixels.images, train=train, held_out=held_out)
     data = GuidedPhotos(

@@ -11,7 +11,7 @@ from dncbm.artifacts import MANIFEST
 from dncbm.bcos.originals import open_classifier, parse_classifier
 from dncbm.bcos.store import Blueprint, LoadedBcos, NetworkKind, load_bcos
 from dncbm.data.views import Views
-from dncbm.encoders.spec import GUIDED
+from dncbm.encoders.spec import BCOS, GUIDED
 from dncbm.errors import InvalidInput
 from dncbm.guidance.recipe import SCRATCH, GuideRecipe
 from pipelines.bcosify import weights_mark
@@ -60,8 +60,9 @@ def open_network(recipe: GuideRecipe, classes: Sequence[str]) -> Opened:
             arguments = {"num_classes": len(classes)}
             blueprint = Blueprint(family=SCRATCH, name=name, arguments=arguments)
             network, views = blueprint.build(), Views(size=_SCRATCH_SIZE)
-        elif scheme in (GUIDED, "bcos"):
-            network, views, blueprint = _known(Path(name).expanduser(), scheme, classes)
+        elif scheme in (GUIDED, BCOS):
+            kind: NetworkKind = GUIDED if scheme == GUIDED else BCOS
+            network, views, blueprint = _known(Path(name).expanduser(), kind, classes)
         else:
             spec = parse_classifier(recipe.model)
             network, views = open_classifier(spec, len(classes))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from dncbm.bcos.originals import FAMILIES
 from dncbm.config import check_types, checked_fields
+from dncbm.data.annotations.collection import Kind
 from dncbm.encoders.spec import BCOS, GUIDED
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.train import GuidedTraining
@@ -88,6 +89,11 @@ class GuideRecipe:
             raise InvalidInput("No weight is given; the rule is one number of at least 0, or more.")
         if self.size is not None and self.size < 1:
             raise InvalidInput(f"size is {self.size}; it must be at least 1.")
+
+    @property
+    def annotated_by(self) -> Kind:
+        """Boxes or segments."""
+        return "segments" if self.kind == "segments" else "boxes"
 
     @property
     def scheme(self) -> str | None:

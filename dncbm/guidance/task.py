@@ -4,6 +4,7 @@ Everything is a function of the network's output, so that a classifier and an im
 frozen head are guided by the same code.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -121,19 +122,19 @@ class Attributor:
         """
         options = {"rectified": False} if signed and self.method.name == "grad_cam" else {}
         seen: list[Tensor] = []
-        forward = self.network
-        if self.method.name in _ONE_PASS:
-
-            def forward(images: Tensor) -> Tensor:
-                seen.append(self.network(images))
-                return seen[-1]
-
-        else:
+        one_pass = self.method.name in _ONE_PASS
+        if not one_pass:
             seen.append(self.network(pixels))
+
+        def watched(images: Tensor) -> Tensor:
+            seen.append(self.network(images))
+            return seen[-1]
+
         maps = self.method.function(
-            forward, pixels, self._values(targets), layer=self.layer, create_graph=True, **options
-        )
+            watched if one_pass else self.network, pixels, self._values(targets), layer=self.layer,
+            create_graph=True, **options,
+        )  # fmt: skip
         return seen[0], maps
 
-    def _values(self, targets: Tensor):  # type: ignore[no-untyped-def]
+    def _values(self, targets: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda output: self.task.guided(output).gather(1, targets.to(output.device))
