@@ -13,7 +13,7 @@ from dncbm.data.annotations import Annotations, read_annotations
 from dncbm.data.pixels import Pixels, Resize, decoded, resized
 from dncbm.data.sources import ImageSource, groups_of
 from dncbm.errors import InvalidInput
-from dncbm.guidance.masks import stored_masks
+from dncbm.guidance.masks import Masks, stored_masks
 from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.recipe import GuideRecipe
 from dncbm.training.photos import Photos
@@ -109,17 +109,16 @@ def prepare(
         recipe.fraction, [ids[row] for row in train], recipe.seed
     )
     known = annotations.known(ids)[:, None]
-    shown = known & truth if labels is None else known.repeat(len(labels), axis=1)
-    if labels is None and recipe.guided:
-        places = indices("class", list(recipe.guided), material.classes)
-        shown = shown & np.isin(np.arange(truth.shape[1]), places)
-    targets = _targets(material, recipe) if labels is None else labels
+    places = np.arange(len(labels)) if labels is not None else _guided(material, recipe)
+    targets = labels or [material.classes[place] for place in places]
+    shown = known & (truth[:, places] if labels is None else np.ones((1, len(places)), bool))
     choices = [recipe.fraction, recipe.dilation, recipe.kind, how.size, how.told, list(targets)]
-    mark = fingerprint([material.inputs, choices, list(recipe.guided), recipe.seed])
-    masks = stored_masks(
+    mark = fingerprint([material.inputs, choices, recipe.seed])
+    found = stored_masks(
         material.annotations, ids, targets, work / f"masks-{mark[:12]}.bool", size=how.size,
         geometry=how.geometry, dilation=recipe.dilation, kind=recipe.annotated_by, wanted=shown,
     )  # fmt: skip
+    masks = Masks(found.rows, places[found.targets], found.pixels)
     photos = Photos(images=pixels.images, train=train, held_out=held_out)
     data = GuidedPhotos(
         photos=photos, truth=truth, masks=masks, groups=groups_of(material.source)
@@ -127,22 +126,24 @@ def prepare(
     return Prepared(data, test, int(np.isin(train, masks.rows).sum()))
 
 
-def _targets(material: Material, recipe: GuideRecipe) -> Sequence[str]:
-    """Labels whose boxes are drawn, by class; those of classes that are not guided may be missing.
+def _guided(material: Material, recipe: GuideRecipe) -> np.ndarray:
+    """Places of the classes that are guided.
 
     Raises:
+        UnknownName: no such class.
         InvalidInput: a guided class has no annotation.
     """
-    found = material.annotations.labels
-    wanted = recipe.guided or material.classes
-    missing = sorted(set(wanted) - set(found))
+    wanted = list(recipe.guided or material.classes)
+    places = indices("class", wanted, material.classes)
+    annotated = material.annotations.labels
+    missing = sorted(set(wanted) - set(annotated))
     if missing:
         raise InvalidInput(
             f"{len(missing)} classes have no box or mask, such as {missing[0]!r}; annotated are "
-            f"{', '.join(found[:10])}. Annotate them, guide others only (--guided CLASS), or take "
-            "all boxes of a photo for its class (--relabel)."
+            f"{', '.join(annotated[:10])}. Annotate them, guide others only (--guided CLASS), or "
+            "take all boxes of a photo for its class (--relabel)."
         )
-    return material.classes
+    return np.array(places)
 
 
 def _truth(material: Material, pixels: Pixels, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def test_the_penalty_is_what_concepts_add_to_logits() -> None:
 
 def _trained(tmp_path: Path, weight: float, **changes: Any) -> dict[int, dict[str, Any]]:
     config = GuidedTraining(
-        steps=60, batch_size=16, learning_rate=0.003, evaluate_every=30, weight=weight,
+        steps=40, batch_size=16, learning_rate=0.005, evaluate_every=20, weight=weight,
         label_loss="cross-entropy",
     )  # fmt: skip
     run = Run(checkpoint=tmp_path / f"{weight:g}-{len(changes)}")
@@ -83,18 +83,18 @@ def _trained(tmp_path: Path, weight: float, **changes: Any) -> dict[int, dict[st
 def test_the_attribution_of_a_concept_moves_into_its_boxes(tmp_path: Path) -> None:
     """Against the same training without guidance; embeddings stay near to the teacher's."""
     plain, guided = _trained(tmp_path, 0.0), _trained(tmp_path, 3.0)
-    assert guided[60]["epg"] > plain[60]["epg"] + 0.1
+    assert guided[40]["epg"] > plain[40]["epg"] + 0.1
     assert plain[0] == guided[0]
     assert guided[0]["cosine"] == pytest.approx(1, abs=1e-5)
     near = _trained(tmp_path, 3.0, teacher_weight=30.0)
-    assert near[60]["cosine"] > guided[60]["cosine"]
-    assert 0 < guided[60]["active"] <= 1
+    assert near[40]["cosine"] > guided[40]["cosine"]
+    assert 0 < guided[40]["active"] <= 1
 
 
 def test_a_forbidden_concept_is_shown_less(tmp_path: Path) -> None:
     """By the penalty; no logit has it anyway, as its weight is zero."""
     found = _trained(tmp_path, 0.0, forbidden=[4], forbidden_weight=5.0)
-    assert found[60]["forbidden"] < 0.5 * found[0]["forbidden"]
+    assert found[40]["forbidden"] < 0.5 * found[0]["forbidden"]
 
 
 def test_heads_fitted_without_concepts_have_no_weight_there() -> None:

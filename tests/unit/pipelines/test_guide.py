@@ -126,8 +126,11 @@ def test_several_classes_per_photo_come_from_the_annotations(photos: Path, tmp_p
     assert load_guided(tmp_path / "out").manifest.config["views"]["smallest"] == 1.0
 
 
-def test_a_guided_bottleneck_is_a_model_directory(photos: Path, tmp_path: Path) -> None:
+def test_a_guided_bottleneck_is_a_model_directory(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A label's boxes for a concept; the forbidden one has no weight; photos are decided."""
+    monkeypatch.setattr(module, "choice", lambda figures: len(figures) - 1)  # the last state
     origin = write_model(tmp_path / "model", encoder=load_encoder("mini", device="cpu"))
     recipe = _recipe(
         photos, model=str(origin), size=None, concepts={"leg": "ant"}, forbid=["fur"],
@@ -142,7 +145,7 @@ def test_a_guided_bottleneck_is_a_model_directory(photos: Path, tmp_path: Path) 
     assert not model.cbm.probe.weights[:, 2].any()
     assert model.cbm.probe.weights.any()
     image = Image.open(next((photos / "images" / "ant").iterdir())).convert("RGB")
-    assert model.predict([image])[0].class_name in CLASSES
+    assert model.predict([image])[0][0].class_name in CLASSES
     before = Predictor.load(origin, device="cpu").embed([image])
     assert not torch.equal(before, model.embed([image]))
 
@@ -172,7 +175,7 @@ def test_the_command_prints_one_line_last(photos: Path, tmp_path: Path) -> None:
         ({"training": {"attribution": "rise"}}, InvalidInput, "rise cannot be guided.*grad_cam"),
         ({"training": {"rate": 1}}, UnknownName, "training setting 'rate'"),
         ({"training": {"weight": 1}}, UnknownName, "training setting 'weight'"),
-        ({"guided": ["cow"]}, InvalidInput, "1 classes have no box or mask, such as 'cow'"),
+        ({"guided": ["cow"]}, UnknownName, "class 'cow'"),
         ({"model": "torchvison:resnet18"}, UnknownName, "model to guide"),
         ({"model": "nowhere"}, Exception, "does not exist"),
         ({"fraction": 0.0}, InvalidInput, r"fraction is 0\.0"),
@@ -190,6 +193,20 @@ def test_what_cannot_work_is_refused(
     with pytest.raises(error, match=f"(?s){message}"):
         guide_stage(_recipe(photos, **changes), Workspace(tmp_path / "out"))
     assert not (tmp_path / "out" / "guided").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_class_without_annotation_is_told_and_may_be_left_out(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Guiding the others is fine; their photos are all told apart."""
+    for i in range(2, 24, 3):
+        (photos / "labels" / f"{i}.txt").unlink()
+    with pytest.raises(InvalidInput, match=r"1 classes have no box or mask, such as 'cat'"):
+        guide_stage(_recipe(photos), Workspace(tmp_path / "out"))
+    found = guide_stage(_recipe(photos, guided=["ant", "bee"]), Workspace(tmp_path / "out"))
+    assert load_guided(tmp_path / "out").classes == CLASSES
+    assert found["annotated_photos"] < found["train_photos"]
 
 
 def test_concepts_that_there_are_not_are_refused(photos: Path, tmp_path: Path) -> None:
