@@ -27,7 +27,7 @@ from dncbm.files import draft_of, hidden, publish, sync_all
 
 Kind = Literal[
     "embeddings", "sae", "vocabulary", "dictionary", "cbm", "report", "bcos", "localisation",
-    "encoder",
+    "encoder", "guided",
 ]  # fmt: skip
 
 FORMAT_VERSION = 2

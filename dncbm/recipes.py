@@ -148,7 +148,7 @@ def _located_dataset(text: str, base: Path) -> str:
 def located_network(text: str, base: Path) -> str:
     """An encoder or a classifier with an absolute path where it names a file or a folder."""
     scheme, _, folder = text.partition(":")
-    if folder and scheme in ("local-dir", "bcos", "trained"):
+    if folder and scheme in ("local-dir", "bcos", "guided", "trained"):
         return f"{scheme}:{located(folder, base)}"
     here = base / Path(text).expanduser()
     if any((place / MANIFEST).is_file() for place in (here, here / "encoder")):

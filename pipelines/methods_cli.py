@@ -22,6 +22,7 @@ from pipelines.cli_parts import (
     show,
 )
 from pipelines.console import configure_logging, progress_listener
+from pipelines.guide_cli import guide
 from pipelines.localise_cli import localise
 from pipelines.workspace import Workspace
 
@@ -30,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     app.command()(bcosify)
     app.command()(localise)
+    app.command()(guide)
     distill_cli.add_distill(app)
     pretrain_cli.add_to(app)
 

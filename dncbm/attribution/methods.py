@@ -91,14 +91,19 @@ def grad_cam(
     targets: Targets | None = None,
     *,
     layer: Layer = None,
+    rectified: bool = True,
     create_graph: bool = False,
 ) -> Maps:
-    """Channels weighted by their mean gradient, positive part (Selvaraju et al. 2017)."""
+    """Channels weighted by their mean gradient, positive part (Selvaraju et al. 2017).
+
+    With `rectified=False` the sign stays: a loss can then raise maps that are negative everywhere,
+    through whose positive part no gradient comes.
+    """
     features, gradients = layer_gradients(
         forward, images, targets, layer, create_graph=create_graph
     )
-    weights = gradients.mean(dim=(-2, -1))
-    return torch.einsum("ntc,ncyx->ntyx", weights, features).relu()
+    maps = torch.einsum("ntc,ncyx->ntyx", gradients.mean(dim=(-2, -1)), features)
+    return maps.relu() if rectified else maps
 
 
 def layer_cam(

@@ -1,4 +1,7 @@
-"""B-cos networks on disk: weights, and how the network around them is built anew."""
+"""Trained networks on disk: weights, and how the network around them is built anew.
+
+B-cos networks are artifacts of kind `bcos`, guided ones, B-cos or not, of kind `guided`.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -30,6 +33,7 @@ WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 
 Family = Literal["scratch", "torchvision", "timm", "encoder"]
+NetworkKind = Literal["bcos", "guided"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,9 +99,9 @@ def save_bcos(  # noqa: PLR0913 - a network and all that tells what it is
     path: Path, network: nn.Module, blueprint: Blueprint, views: Views, *,
     classes: tuple[str, ...] = (), training: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None, metrics: Mapping[str, Any] | None = None,
-    history: list[dict[str, Any]] | None = None,
+    history: list[dict[str, Any]] | None = None, kind: NetworkKind = "bcos",
 ) -> Manifest:  # fmt: skip
-    """Write a `bcos` artifact; returns its manifest.
+    """Write an artifact of a network; returns its manifest.
 
     Args:
         path: directory to write, atomically.
@@ -109,6 +113,7 @@ def save_bcos(  # noqa: PLR0913 - a network and all that tells what it is
         inputs: fingerprints by role, for example `{"photos": ..., "teacher": ...}`.
         metrics: measurements on held-out photos.
         history: rows of the training.
+        kind: of the artifact.
 
     Raises:
         Unavailable: the disk is full or not writable.
@@ -122,26 +127,29 @@ def save_bcos(  # noqa: PLR0913 - a network and all that tells what it is
         "classes": list(classes),
         "training": None if training is None else dict(training),
     }
-    with create_artifact(path, "bcos", config=config, inputs=dict(inputs or {})) as draft:
+    with create_artifact(path, kind, config=config, inputs=dict(inputs or {})) as draft:
         save_file(packed(state), draft.path / WEIGHTS)
         write_json(draft.path / HISTORY, history or [])
         draft.metrics.update(metrics or {})
-    return load_manifest(path, "bcos")
+    return load_manifest(path, kind)
 
 
-def load_bcos(path: Path, *, original: nn.Module | None = None) -> LoadedBcos:
-    """Read a `bcos` artifact.
+def load_bcos(
+    path: Path, *, original: nn.Module | None = None, kind: NetworkKind = "bcos"
+) -> LoadedBcos:
+    """Read an artifact of a network.
 
     Args:
         path: directory.
         original: the image tower that it was made of, for an encoder's.
+        kind: of the artifact.
 
     Raises:
         ArtifactError: not such an artifact, or damaged.
         ArtifactMismatch: its weights do not fit the network that is built.
         InvalidInput: an encoder's tower is needed.
     """
-    manifest = load_manifest(path, "bcos")
+    manifest = load_manifest(path, kind)
     verify_files(path, manifest)
     config = manifest.config
     try:
@@ -159,9 +167,9 @@ def load_bcos(path: Path, *, original: nn.Module | None = None) -> LoadedBcos:
     )  # fmt: skip
 
 
-def blueprint_of(path: Path) -> Blueprint:
+def blueprint_of(path: Path, kind: NetworkKind = "bcos") -> Blueprint:
     """How the network at `path` is built, without reading it."""
-    return Blueprint(**load_manifest(path, "bcos").config["blueprint"])
+    return Blueprint(**load_manifest(path, kind).config["blueprint"])
 
 
 def require_finite(state: Mapping[str, Tensor]) -> None:

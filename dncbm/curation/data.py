@@ -1,24 +1,21 @@
 """The labelled codes of a model directory: what edits are measured and refitted on."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
-import numpy as np
-import torch
-
 from dncbm.artifacts import MANIFEST, fingerprint, require_input
 from dncbm.encoders.artifact import load_embeddings
 from dncbm.encoders.labelled import labelled_rows
 from dncbm.errors import InvalidInput, Unavailable
+from dncbm.probe.interventions import trained_without
 from dncbm.probe.metrics import fit_temperature, probe_logits
 from dncbm.probe.model import Probe
 from dncbm.probe.splits import Split, Splits, prepare_splits
 from dncbm.probe.store import Cbm, load_cbm, save_cbm
-from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe, train_probe
+from dncbm.probe.train import DENSE, ProbeConfig, TrainedProbe
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import load_sae
@@ -126,37 +123,17 @@ class ModelData:
         )
 
     def _refitted(self, removed: frozenset[int]) -> TrainedProbe:
-        width = self._cbm.probe.num_concepts
-        kept = np.setdiff1d(np.arange(width), sorted(removed))
-        if not len(kept):
-            raise InvalidInput(
-                f"All {width} concepts are removed; a refit needs at least one. Remove fewer."
-            )
         named = self.splits.named()
         logger.info("Refit of %s without %d concepts", self._path, len(removed))
-        trained = train_probe(
-            {split: data.matrix[:, kept] for split, data in named.items()},
+        return trained_without(
+            removed,
+            {split: data.matrix for split, data in named.items()},
             {split: data.labels for split, data in named.items()},
             self._cbm.classes,
             self.config,
         )
-        return _widened(trained, lambda head: _in_place(head, kept, width))
 
 
 def heads(cbm: Cbm) -> dict[str, Probe]:
     """All heads by name: `dense`, then `nec5`, ..."""
     return {DENSE: cbm.probe} | {f"nec{nec}": head for nec, head in cbm.nec_probes.items()}
-
-
-def _widened(trained: TrainedProbe, change: Callable[[Probe], Probe]) -> TrainedProbe:
-    return replace(
-        trained,
-        probe=change(trained.probe),
-        nec_probes={nec: change(head) for nec, head in trained.nec_probes.items()},
-    )
-
-
-def _in_place(head: Probe, kept: np.ndarray, width: int) -> Probe:
-    weights = torch.zeros(head.num_classes, width, dtype=head.weights.dtype)
-    weights[:, torch.from_numpy(kept)] = head.weights
-    return replace(head, weights=weights)

@@ -60,6 +60,15 @@ def centred(size: int) -> Resize:
     return resize
 
 
+def resized(size: int) -> Resize:
+    """All of an image, `size` pixels wide and high; its shape is not kept."""
+
+    def resize(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+    return resize
+
+
 def decoded(
     source: ImageSource, folder: Path, *, size: int, resize: Resize | None = None,
     geometry: object = "centred", progress: Progress | None = None,

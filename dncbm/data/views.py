@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,6 +68,21 @@ class Views:
             maps, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
 
+    def cropped_masks(
+        self, masks: Bool[Tensor, "n t h w"], boxes: Boxes
+    ) -> Bool[Tensor, "n t size size"]:
+        """Masks of the photos, of any size, in the same crops.
+
+        A pixel of a crop gets the value of that pixel of the mask in which its middle lies. Middles
+        on the edge between two pixels belong to the later one.
+        """
+        height, width, y, x, turned = boxes.to(masks.device, torch.float64)[:, :, None].unbind(1)
+        middles = (torch.arange(self.size, device=masks.device).double() + 0.5) / self.size - 0.5
+        rows = _pixels_at((y + 1) / 2 + height * middles, masks.shape[-2])
+        columns = _pixels_at((x + 1) / 2 + width * turned * middles, masks.shape[-1])
+        images = torch.arange(len(masks), device=masks.device)[:, None, None]
+        return masks.movedim(1, 3)[images, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
     def whole(self, photos: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 size size"]:
         """All of each photo."""
         return self._normalised(self._resized(photos.float()) / 255)
@@ -86,3 +101,8 @@ class Views:
         mean = torch.tensor(self.mean, device=shares.device)[:, None, None]
         std = torch.tensor(self.std, device=shares.device)[:, None, None]
         return (shares - mean) / std
+
+
+def _pixels_at(shares: Float[Tensor, "n size"], count: int) -> Int64[Tensor, "n size"]:
+    """Which of `count` pixels lies at a share of their way, edges held against rounding."""
+    return (shares * count + 1e-6).floor().long().clamp(0, count - 1)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dncbm.artifacts import MANIFEST, fingerprint, require_input
-from dncbm.bcos.store import blueprint_of, load_bcos
+from dncbm.bcos.store import NetworkKind, blueprint_of, load_bcos
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
-from dncbm.encoders.spec import BCOS, MINI, EncoderSpec, parse_spec
+from dncbm.encoders.spec import BCOS, GUIDED, MINI, EncoderSpec, parse_spec
 from dncbm.encoders.trained import ImagesAlone, load_texts, load_tower, trained_folder
 from dncbm.encoders.untrained import SCRATCH, untrained
 from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
@@ -245,12 +245,12 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     Args:
         spec: `mini`, `ARCHITECTURE:TAG` (as open_clip lists them),
             `ARCHITECTURE:/path/to/weights.safetensors`, `ARCHITECTURE:TAG@/path/to/weights`,
-            `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, `bcos:DIR` for what
-            `dncbm bcosify` wrote, whose texts are those of the encoder that it was made of, or
-            `trained:DIR` (or DIR alone) for what `dncbm distill` or `dncbm pretrain` wrote. An
-            architecture alone stands for its only tag. A weights file does not say how pixels are
-            normalised and which activation it was trained with: the tag does, and may be left out
-            where all tags of the architecture agree.
+            `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, `bcos:DIR` and `guided:DIR`
+            for what `dncbm bcosify` and `dncbm guide` wrote, whose texts are those of the encoder
+            that they were made of, or `trained:DIR` (or DIR alone) for what `dncbm distill` or
+            `dncbm pretrain` wrote. An architecture alone stands for its only tag. A weights file
+            does not say how pixels are normalised and which activation it was trained with: the
+            tag does, and may be left out where all tags of the architecture agree.
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a CUDA GPU where there is one, else
             the processor; `mps` is never chosen by itself, since its results were not checked.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp16 on a GPU, fp32 elsewhere, where
@@ -260,12 +260,12 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
         UnknownName: unknown architecture, tag or precision; with the nearest names.
         InvalidInput: a missing or unfitting checkpoint, or an unusable device.
         Unavailable: weights that must be fetched, without a network; a package is missing.
-        ArtifactError: a `bcos:DIR` or `trained:DIR` that is none, is damaged, or was made of
-            another encoder.
+        ArtifactError: a `bcos:DIR`, `guided:DIR` or `trained:DIR` that is none, is damaged, or was
+            made of another encoder.
     """
     scheme, _, folder = spec.partition(":")
-    if scheme == BCOS and folder:
-        return _load_bcosified(spec, Path(folder).expanduser(), device, precision)
+    if scheme in (BCOS, GUIDED) and folder:
+        return _load_retrained(spec, scheme, Path(folder).expanduser(), device, precision)  # type: ignore[arg-type]
     if (trained := trained_folder(spec)) is not None:
         return _load_trained(spec, trained, device, precision)
     resolved = parse_spec(spec)
@@ -284,14 +284,16 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
 
 
-def _load_bcosified(spec: str, folder: Path, device: str, precision: str) -> Encoder:
+def _load_retrained(
+    spec: str, kind: NetworkKind, folder: Path, device: str, precision: str
+) -> Encoder:
     """The encoder that a tower was made of, with that tower."""
-    path = folder if (folder / MANIFEST).is_file() else folder / BCOS
-    blueprint = blueprint_of(path)
+    path = folder if (folder / MANIFEST).is_file() else folder / kind
+    blueprint = blueprint_of(path, kind)
     if blueprint.family != "encoder":
         raise InvalidInput(f"{path} is a classifier of photos, not an image-text encoder.")
     base = load_encoder(blueprint.name, device=device, precision=precision)
-    tower = load_bcos(path, original=base.image_tower())
+    tower = load_bcos(path, original=base.image_tower(), kind=kind)
     require_input(
         tower.manifest, "model", base.fingerprint,
         artifact=str(path), remedy=f"Put back the {blueprint.name} that it was made of.",

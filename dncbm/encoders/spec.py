@@ -13,6 +13,8 @@ from dncbm.errors import InvalidInput, Unavailable, UnknownName
 MINI = "mini"
 BCOS: Final = "bcos"
 """Scheme of B-cosified encoders, and the artifact's name within a model directory."""
+GUIDED: Final = "guided"
+"""Scheme of encoders with a guided image tower, and the artifact's name."""
 MINI_FOLDER = Path(__file__).parent / "mini"
 _SCHEMES = ("hf-hub", "local-dir")
 _PATH_SIGNS = frozenset("/\\.")
@@ -20,7 +22,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HELP = (
     "An encoder is `mini`, ARCHITECTURE:TAG, ARCHITECTURE:/path/to/weights.safetensors, "
     "ARCHITECTURE:TAG@/path/to/weights, ORG/NAME on the Hugging Face hub, local-dir:FOLDER, "
-    "bcos:DIR as `dncbm bcosify` writes it, or DIR as `dncbm distill` or `dncbm pretrain` does."
+    "bcos:DIR or guided:DIR as `dncbm bcosify` and `dncbm guide` write them, or DIR as "
+    "`dncbm distill` or `dncbm pretrain` does."
 )
 
 

@@ -1,14 +1,17 @@
-"""What a head decides when it may not use some concepts; nothing is fitted again."""
+"""What a head decides when it may not use some concepts: as it is, or fitted again without them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dncbm.errors import InvalidInput
+from dncbm.probe.matrix import Codes, Labels
 from dncbm.probe.model import Probe
+from dncbm.probe.train import ProbeConfig, TrainedProbe, train_probe
 
 
 def without(
@@ -41,6 +44,40 @@ def without(
         )
     average = probe.weights[:, chosen].double() @ means.to(probe.weights.device)[chosen].double()
     return replace(probe, weights=weights, bias=probe.bias + average.to(probe.bias.dtype))
+
+
+def trained_without(
+    concepts: Collection[int], codes: Mapping[str, Codes], labels: Mapping[str, Labels],
+    classes: Sequence[str], config: ProbeConfig,
+) -> TrainedProbe:  # fmt: skip
+    """Heads fitted on codes of all concepts but some, whose weights are exactly zero.
+
+    Args:
+        concepts: indices of those that are left out.
+        codes: by split, of all concepts.
+        labels: by split.
+        classes: their names.
+        config: how to fit.
+
+    Raises:
+        InvalidInput: no concept is left.
+    """
+    width = next(iter(codes.values())).shape[1]
+    kept = np.setdiff1d(np.arange(width), sorted(concepts))
+    if not len(kept):
+        raise InvalidInput(
+            f"All {width} concepts are removed; a refit needs at least one. Remove fewer."
+        )
+    part = {split: table[:, kept] for split, table in codes.items()}
+    trained = train_probe(part, labels, classes, config)
+
+    def widened(head: Probe) -> Probe:
+        weights = torch.zeros(head.num_classes, width, dtype=head.weights.dtype)
+        weights[:, torch.from_numpy(kept)] = head.weights
+        return replace(head, weights=weights)
+
+    heads = {nec: widened(head) for nec, head in trained.nec_probes.items()}
+    return replace(trained, probe=widened(trained.probe), nec_probes=heads)
 
 
 def _checked(probe: Probe, concepts: Sequence[int]) -> Tensor:

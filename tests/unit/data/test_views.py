@@ -5,6 +5,7 @@ import torch
 
 from dncbm.data.views import Views
 from dncbm.errors import InvalidInput
+from tests.oracles.guidance import cropped_mask
 from tests.oracles.views import cropped
 
 
@@ -62,3 +63,30 @@ def test_bad_settings_are_refused(change: dict[str, float]) -> None:
     """The message has the values and the rule."""
     with pytest.raises(InvalidInput, match="the rule is a size of at least 1"):
         Views(**{"size": 4} | change)  # type: ignore[arg-type]
+
+
+def test_masks_are_cropped_with_their_photos_to_the_pixel() -> None:
+    """Each pixel of a crop has the mask's value at its middle; masks may have another size."""
+    views = Views(size=6, smallest=0.2)
+    boxes = views.draw(8, torch.Generator().manual_seed(2))
+    draw = torch.Generator().manual_seed(3)
+    masks = torch.rand(8, 2, 11, 9, generator=draw) > 0.5
+    found = views.cropped_masks(masks, boxes)
+    for n in range(8):
+        for t in range(2):
+            wanted = cropped_mask(masks[n, t].numpy(), boxes[n].double().numpy(), 6)
+            assert (found[n, t].numpy() == wanted).all()
+
+
+def test_a_mask_lies_where_its_photo_shows_it() -> None:
+    """A white rectangle and its mask in crops and mirrored: they differ only at edges."""
+    photo = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    photo[..., 8:20, 4:14] = 255
+    views = Views(size=32, smallest=0.3)
+    boxes = views.draw(16, torch.Generator().manual_seed(0))
+    shown = views.cropped(photo.expand(16, -1, -1, -1), boxes)[:, 0]
+    masks = views.cropped_masks((photo[:, :1] > 0).expand(16, -1, -1, -1), boxes)[:, 0]
+    sure = (shown < 0.01) | (shown > 0.99)
+    assert (masks == (shown > 0.5))[sure].all()
+    whole = torch.tensor([[1.0, 1.0, 0.0, 0.0, -1.0]])
+    assert torch.equal(views.cropped_masks(photo[:, :1] > 0, whole), (photo[:, :1] > 0).flip(-1))

@@ -1,0 +1,158 @@
+"""Does guidance help where the background misleads: worst-group accuracy on a spurious set.
+
+    python -m benchmarks.spurious.build tiny_imagenet.zip SET
+    python -m benchmarks.guidance.waterbirds SET --quick
+
+The protocol of Waterbirds-100 (Rao et al. 2023, section 5.4): in training each class has its own
+background, boxes are known for a share of the training photos, and the network decides by the thing
+(conventional) or, with the mask outside of it, by the background (reversed). Baseline and guided
+runs of each seed are compared on the same test. Also a bottleneck before and after a concept of the
+background is taken out of its decisions, with `--model DIR --forbid CONCEPT`. Runs stand in files
+below `--out`; a killed benchmark goes on where it was.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._harness import Row, finish, parser
+from benchmarks.guidance._runs import baseline, guided, once, spread
+from dncbm.data.sources import ImageSource, groups_of, open_source
+from dncbm.encoders.cache import EmbedConfig, embed
+from dncbm.errors import InvalidInput
+from dncbm.guidance.metrics import group_accuracy
+from dncbm.predictor import Predictor
+from dncbm.probe.interventions import trained_without
+from dncbm.probe.metrics import probe_logits
+from dncbm.probe.train import ProbeConfig
+from dncbm.sae.encode import encode_rows
+from pipelines.embed import split_records
+
+
+def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """What baseline and guided runs have in common."""
+    epochs = 2 if options.quick else options.epochs
+    training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
+    return {
+        "model": options.network, "data": str(options.data), "annotations": str(options.data),
+        "relabel": True, "size": options.pixels, "seed": seed, "device": options.device,
+        "training": training,
+    }  # fmt: skip
+
+
+def guided_runs(options: argparse.Namespace) -> list[Row]:
+    """A row per loss and seed; the baseline's figures stand in each."""
+    folder, rows = options.out / "waterbirds", []
+    for seed in range(options.seeds):
+        base = recipe(options, seed)
+        start = baseline(folder, f"baseline-{seed}", base)
+        for loss in options.losses.split(","):
+            training = base["training"] | {
+                "loss": loss, "layer": options.layer, "learning_rate": 3e-4,
+            }  # fmt: skip
+            run = base | {
+                "model": start, "training": training, "weights": options.weights,
+                "fraction": options.fraction,
+            }  # fmt: skip
+            found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
+            rows.append({"loss": loss, "seed": seed, **_flat(found)})
+    return rows
+
+
+def _flat(found: Row) -> Row:
+    names = ("worst_group", "accuracy", "epg")
+    return {f"{name} {when}": found[when][name] for when in ("before", "after") for name in names}
+
+
+def removal_runs(options: argparse.Namespace) -> list[Row]:
+    """Worst group of a bottleneck on the set, with all concepts and without some."""
+    folder = options.out / "waterbirds"
+    model = Predictor.load(options.model, device="cpu")
+    names = [name.name for name in model.dictionary.names]
+    removed = [i for i, name in enumerate(names) if name in options.forbid.split(",")]
+    if not removed:
+        raise InvalidInput(f"No concept of {options.model} is named {options.forbid!r}.")
+    source = open_source(str(options.data))
+    found = []
+    for seed in range(options.seeds):
+        splits = split_records(source, seed)
+        embeddings = embed(
+            source, model.encoder, folder / "embeddings", splits=splits, config=EmbedConfig()
+        )
+        codes = encode_rows(model.sae, embeddings.load())
+        for what, without in (("all concepts", []), ("without", removed)):
+            run = partial(_head, source, splits, codes, without, seed)
+            name = f"removal-{what.split()[0]}-{seed}"
+            found.append({"heads": what, "seed": seed, **once(folder, name, run)})
+    return found
+
+
+def _head(
+    source: ImageSource, splits: Sequence[str], codes: Any, without: Sequence[int], seed: int
+) -> Row:
+    """Test figures of a head fitted on the codes of all concepts but some."""
+    labels = [record.label or "" for record in source.records]
+    classes = tuple(sorted(set(labels)))
+    truth = np.array([classes.index(label) for label in labels])
+    rows = {s: np.flatnonzero(np.array(splits) == s) for s in ("train", "validation", "test")}
+    trained = trained_without(
+        without, {s: codes[r] for s, r in rows.items()}, {s: truth[r] for s, r in rows.items()},
+        classes, ProbeConfig(necs=(), seed=seed),
+    )  # fmt: skip
+    test = rows["test"]
+    right = probe_logits(trained.probe, codes[test]).argmax(1) == truth[test]
+    groups = groups_of(source) or []
+    scored = group_accuracy(right, [groups[row] for row in test])
+    return {"worst_group": scored.worst, "accuracy": scored.overall}
+
+
+def summary(rows: list[Row], by: str) -> list[Row]:
+    """Mean ± standard deviation over seeds."""
+    found = []
+    for kind in dict.fromkeys(row[by] for row in rows):
+        mine = [row for row in rows if row[by] == kind]
+        names = [name for name in mine[0] if name not in (by, "seed")]
+        found.append({by: kind, "seeds": len(mine)}
+                     | {name: spread([row[name] for row in mine]) for name in names})  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Run what is missing, print all, write."""
+    made = parser(__doc__)
+    made.add_argument("data", type=Path, help="folder of benchmarks.spurious.build, or Waterbirds")
+    made.add_argument("--network", default="scratch:resnet18")
+    made.add_argument("--layer", default="input")
+    made.add_argument("--losses", default="energy,l1")
+    made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
+    made.add_argument("--fraction", type=float, default=0.01, help="of training photos with boxes")
+    made.add_argument("--seeds", type=int, default=4)
+    made.add_argument("--pixels", type=int, default=64)
+    made.add_argument("--epochs", type=float, default=15.0)
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--model", help="model directory whose concepts are removed")
+    made.add_argument("--forbid", default="", help="names of concepts, with commas")
+    made.add_argument("--quick", action="store_true", help="minutes on one core")
+    options = made.parse_args()
+    if options.quick:
+        options.seeds, options.losses, options.weights = 1, "energy", [1.0]
+    rows = guided_runs(options)
+    tables = summary(rows, "loss")
+    if options.model:
+        tables += summary(removal_runs(options), "heads")
+    gains = {
+        f"{kind}: worst group gained": float(
+            np.mean([r["worst_group after"] - r["worst_group before"]
+                     for r in rows if r["loss"] == kind])
+        )
+        for kind in dict.fromkeys(row["loss"] for row in rows)
+    }  # fmt: skip
+    finish("guidance-waterbirds", tables, gains, options, notes={"runs": rows})
+
+
+if __name__ == "__main__":
+    main()
