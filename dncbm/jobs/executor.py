@@ -32,6 +32,10 @@ _LOOK_FOR_DEAD_EVERY = 4
 _GRACE_SECONDS = 10
 
 
+class ConnectionLost(Unavailable):
+    """The worker's lock went with its connection: others may have its jobs, it must begin anew."""
+
+
 class Executor:
     """Runs jobs until it is told to stop; one per process, since DBOS is.
 
@@ -75,7 +79,8 @@ class Executor:
         """Run jobs until `stop()`; then jobs that run go back into the queue.
 
         Raises:
-            Unavailable: a database does not answer, or the worker's lock was lost.
+            Unavailable: a database does not answer.
+            ConnectionLost: the worker's lock was lost, after it ran.
         """
         if not self._locks.hold(self.name):
             raise Unavailable(f"Another worker is called {self.name}.")
@@ -157,7 +162,7 @@ class Executor:
         rounds = 0
         while not stop():
             if not self._locks.intact():
-                raise Unavailable("The connection to the database was lost; jobs start again.")
+                raise ConnectionLost("The connection to the database was lost; jobs go on later.")
             try:
                 self._client.places.show_worker()
                 self._end_what_is_lost()
