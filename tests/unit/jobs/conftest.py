@@ -37,8 +37,12 @@ class Installation:
         self.client = JobClient(Places.of(models, database=database))
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    def worker(self, *, concurrency: int = 1, total: int | None = None) -> subprocess.Popen[bytes]:
+    def worker(
+        self, *, concurrency: int = 1, total: int | None = None, clock: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A worker; the file `clock` holds the seconds by which its wall clock is wrong."""
         environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{HERE}", "OMP_NUM_THREADS": "1"}
+        environment |= {"WRONG_CLOCK": str(clock)} if clock else {}
         arguments = [str(self.models), self.database or "", str(concurrency), str(total or "")]
         process = subprocess.Popen(
             [sys.executable, str(HERE / "fake_stages.py"), *arguments], env=environment
