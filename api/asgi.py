@@ -94,6 +94,7 @@ def places_of(settings: Settings) -> Places:
         database=settings.database,
         data=settings.data_dir,
         network=settings.jobs_network,
+        keep_failed_hours=settings.jobs_keep_failed_hours,
     )
 
 

@@ -18,6 +18,7 @@ def run(stage: str, job: dict[str, Any], progress: Any) -> dict[str, Any]:
     """
     models = Path(job["models"])
     note(models, f"{job['name']} {stage} begin")
+    Path(job["work"]).mkdir(parents=True, exist_ok=True)
     done = 0
     while (models / f"hold-{stage}").exists():
         progress(stage, done, 10_000)
@@ -67,7 +68,7 @@ def set_clock(file: Path) -> None:
     engine.now = runner.now = lambda: datetime.fromtimestamp(wrong(), UTC)
 
 
-def main(models: str, database: str, concurrency: str, total: str) -> None:
+def main(models: str, database: str, concurrency: str, total: str, keep: str) -> None:
     import signal
     import threading
 
@@ -79,7 +80,9 @@ def main(models: str, database: str, concurrency: str, total: str) -> None:
         set_clock(Path(clock))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    client = JobClient(Places.of(Path(models), database=database or None))
+    client = JobClient(
+        Places.of(Path(models), database=database or None, keep_failed_hours=float(keep))
+    )
     executor = Executor(
         client,
         "fake_stages:run",
