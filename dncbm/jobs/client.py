@@ -203,14 +203,16 @@ class JobClient:
             self._dbos.rewind_workflow(job, start_step=1, queue_name=system.QUEUE)
 
     def _has_lost_work(self, job: str) -> bool:
-        """Whether stages are done whose results are gone; not where only the last one is left.
+        """Whether stages are done whose results are gone.
 
         The last one gives the folder another place, and goes on from wherever it was stopped.
         """
         order = Order.of(self._found(job, with_input=True).input["args"][0])
         steps = self._dbos.list_workflow_steps(job)
         done = sum(step["error"] is None for step in steps)
-        return 0 < done < len(order.stages) - 1 and not self.places.work(job, order.model).exists()
+        if done == 0 or self.places.work(job, order.model).exists():
+            return False
+        return done < len(order.stages) - 1 or not self.places.target(order.model).exists()
 
     def _found(self, job: str, *, with_input: bool = False) -> Any:
         return self._dbos.list_workflows(workflow_ids=[job], load_input=with_input)[0]
