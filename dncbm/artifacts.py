@@ -25,7 +25,7 @@ from typing import Any, Literal
 from dncbm.errors import ArtifactError, ArtifactMismatch, Unavailable
 from dncbm.files import draft_of, hidden, publish, sync_all
 
-Kind = Literal["embeddings", "sae", "vocabulary", "dictionary", "cbm", "report", "bcos"]
+Kind = Literal["embeddings", "sae", "vocabulary", "dictionary", "cbm", "report", "bcos", "encoder"]
 
 FORMAT_VERSION = 2
 """2: a dictionary holds what its names were compared in."""

@@ -13,7 +13,7 @@ from dncbm.bcos.recipe import BcosRecipe
 from dncbm.data.images import decode_image
 from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
-from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.encoders.clip import Encoder, load_encoder, load_encoder_of
 from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
@@ -85,7 +85,12 @@ def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
     recipe = _changed_recipe(workspace, changes)
     embeddings = _embeddings(workspace)
     dictionary = name_stage(
-        recipe, embeddings, load_sae(workspace.sae), _encoder(recipe), workspace, progress
+        recipe,
+        embeddings,
+        load_sae(workspace.sae),
+        _encoder(recipe, workspace),
+        workspace,
+        progress,
     )
     workspace.write_recipe(recipe)
     return {
@@ -103,7 +108,7 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         _embeddings(workspace),
         load_sae(workspace.sae),
         load_dictionary(workspace.dictionary),
-        _encoder(recipe),
+        _encoder(recipe, workspace),
         workspace,
         progress,
     )
@@ -249,8 +254,11 @@ def _embeddings(workspace: Workspace) -> EmbeddingsArtifact:
     return load_embeddings(workspace.embeddings)
 
 
-def _encoder(recipe: Recipe) -> Encoder:
-    return load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+def _encoder(recipe: Recipe, workspace: Workspace) -> Encoder:
+    mark = load_manifest(workspace.embeddings, "embeddings").inputs.get("encoder")
+    return load_encoder_of(
+        workspace.root, recipe.encoder, mark, device=recipe.device, precision=recipe.precision
+    )
 
 
 def show_table(result: Result) -> None:
