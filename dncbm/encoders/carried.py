@@ -85,5 +85,6 @@ def _base_of(manifest: Manifest) -> str:
     if isinstance(text, dict):
         return str(text.get("encoder", MINI))
     blueprint = config.get("blueprint")
-    is_tower = isinstance(blueprint, dict) and blueprint.get("family") == "encoder"
-    return str(blueprint["name"]) if is_tower and manifest.kind == KIND_OF[BCOS] else MINI
+    if manifest.kind != KIND_OF[BCOS] or not isinstance(blueprint, dict):
+        return MINI
+    return str(blueprint["name"]) if blueprint.get("family") == "encoder" else MINI
