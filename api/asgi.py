@@ -59,7 +59,7 @@ def assemble(settings: Settings) -> FastAPI:
     )
     database = open_database(settings)
     if database is None:
-        _refuse_drift(settings)
+        _refuse_without_state(settings)
         return create_app(open_registry(settings.model_dir, encoders.load), settings.options())
     drift = DriftWatch(database, settings.drift_seconds) if settings.drift else None
     registry = open_registry(
@@ -78,12 +78,16 @@ def assemble(settings: Settings) -> FastAPI:
     )
 
 
-def _refuse_drift(settings: Settings) -> None:
-    if settings.drift:
-        raise Unavailable(
-            f"Drift is kept in the state folder {settings.state}, which cannot be written. Set "
-            "DNCBM_STATE_DIR to one that can be, or unset DNCBM_DRIFT."
-        )
+def _refuse_without_state(settings: Settings) -> None:
+    """Refuse what could not do its work, rather than go on without it."""
+    kept = {"drift": "what live concepts look like", "lazy": "which models there are"}
+    for name, what in kept.items():
+        if getattr(settings, name):
+            raise Unavailable(
+                f"DNCBM_{name.upper()} needs the state folder, where it is kept {what}, and "
+                f"{settings.state} cannot be written. Set DNCBM_STATE_DIR to a folder that can be, "
+                f"or unset DNCBM_{name.upper()}."
+            )
 
 
 def places_of(settings: Settings) -> Places:
@@ -94,6 +98,7 @@ def places_of(settings: Settings) -> Places:
         database=settings.database,
         data=settings.data_dir,
         network=settings.jobs_network,
+        keep_failed_hours=settings.jobs_keep_failed_hours,
     )
 
 

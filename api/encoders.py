@@ -14,6 +14,7 @@ from dncbm.encoders.streams import Streams, streams_for
 from dncbm.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from dncbm.artifacts import Manifest
     from dncbm.encoders.calibrate import Choice
     from dncbm.encoders.clip import Encoder
     from dncbm.predictor import Predictor
@@ -77,23 +78,27 @@ class SharedEncoders:
         Raises:
             DncbmError: no model, damaged, or a backend that is missing or not exact enough.
         """
+        from dncbm.artifacts import load_manifest
         from dncbm.predictor import Predictor
-        from dncbm.probe.store import load_cbm
 
-        shared = self._shared(str(load_cbm(path / "cbm").config["encoder"]), path)
+        shared = self._shared(load_manifest(path / "cbm", "cbm"), path)
         return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
 
-    def _shared(self, spec: str, model: Path) -> SharedEncoder:
-        if spec not in self._by_spec:
-            self._by_spec[spec] = self._opened(spec, model)
-        return self._by_spec[spec]
+    def _shared(self, cbm: "Manifest", model: Path) -> SharedEncoder:
+        from dncbm.encoders.carried import candidates
 
-    def _opened(self, spec: str, model: Path) -> SharedEncoder:
+        name = candidates(str(cbm.config["encoder"]), model)[0]
+        if name not in self._by_spec:
+            self._by_spec[name] = self._opened(cbm, model)
+        return self._by_spec[name]
+
+    def _opened(self, cbm: "Manifest", model: Path) -> SharedEncoder:
         from dncbm.encoders.backends.base import check_backend
-        from dncbm.encoders.clip import load_encoder
+        from dncbm.encoders.clip import load_encoder_of
 
         check_backend(self._backend)
-        encoder = load_encoder(spec, device=self._device)
+        spec, mark = str(cbm.config["encoder"]), cbm.inputs.get("encoder")
+        encoder = load_encoder_of(model, spec, mark, device=self._device)
         for other in self._by_spec.values():
             if other.encoder.fingerprint == encoder.fingerprint:  # another name of the same
                 return other

@@ -87,11 +87,15 @@ def folder_writable(folder: Path) -> Check:
 
 
 def worker_alive(folder: Path, seconds: float, clock: Callable[[], float] = time.time) -> Check:
-    """A check: a worker touched its file in the state folder less than `seconds` ago."""
+    """A check: a worker touched its file in the state folder less than `seconds` ago.
+
+    A mark from the future is as wrong as an old one: it was left before the clock was set back, and
+    a worker that lives leaves the next within a second.
+    """
 
     def check() -> None:
         try:
-            age = clock() - (folder / HEARTBEAT).stat().st_mtime
+            age = abs(clock() - (folder / HEARTBEAT).stat().st_mtime)
         except OSError:
             raise Unavailable("No worker has shown itself yet. Start one.") from None
         if age > seconds:

@@ -2,108 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from api.catalogue import ConceptCatalogue
+from api.predicting import ServedPredictor
 from dncbm.artifacts import slug
 from dncbm.errors import ArtifactError, DncbmError, InvalidInput, UnknownName
-from dncbm.probe.changes import CodeChange
 from dncbm.registry.records import ModelRecord
 from dncbm.registry.store import RegistryStore
-from dncbm.types import Attribution, Intervention, Prediction
 
 logger = logging.getLogger(__name__)
-
-
-class ServedPredictor(Protocol):
-    """The part of `dncbm.predictor.Predictor` that the service uses."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in index order."""
-        ...
-
-    @property
-    def dictionary(self) -> Any:
-        """The `dncbm.naming` dictionary."""
-        ...
-
-    @property
-    def cbm(self) -> Any:
-        """The `dncbm.probe` bottleneck: the dense probe and those with few concepts."""
-        ...
-
-    @property
-    def sae(self) -> Any:
-        """The `dncbm.sae` model that gives the codes."""
-        ...
-
-    def embed(self, images: Sequence[Image.Image]) -> Any:
-        """Embeddings (n, d) of images, a tensor."""
-        ...
-
-    def encode(self, embeddings: Any) -> Any:
-        """Codes (n, c) of embeddings, a tensor."""
-        ...
-
-    def predict_codes(
-        self, codes: Any, *, top_contributions: int, top_classes: int, nec: int | None
-    ) -> list[list[Prediction]]:
-        """Like `predict`, from codes (n, c)."""
-        ...
-
-    def predict(
-        self,
-        images: Sequence[Image.Image],
-        *,
-        top_contributions: int = 5,
-        top_classes: int = 1,
-        nec: int | None = None,
-        by: str = "concept",
-    ) -> list[list[Prediction]]:
-        """Per image its top classes, best first."""
-        ...
-
-    def intervene(
-        self, images: Sequence[Image.Image], changes: Sequence[CodeChange], **listing: Any
-    ) -> list[Intervention]:
-        """Per image the decision before and after its codes were changed."""
-        ...
-
-    def edited(self, dictionary: Any, cbm: Any) -> "ServedPredictor":
-        """The same encoder and autoencoder with other names, weights or temperatures."""
-        ...
-
-    def explain(
-        self,
-        images: Sequence[Image.Image],
-        *,
-        classes: Sequence[int | str] = (),
-        concepts: Sequence[int | str] = (),
-        texts: Sequence[str] = (),
-        top: int = 3,
-        nec: int | None = None,
-    ) -> list[list[Attribution]]:
-        """Per image the maps of what is asked for."""
-        ...
-
-    def seen(self, image: Image.Image) -> np.ndarray:
-        """The part of an image that the encoder sees, uint8 (h, w, 3)."""
-        ...
-
-    def search(self, text: str, *, limit: int) -> list[tuple[int, float]]:
-        """Concepts by cosine with a text."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Recipe and measurements."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +111,9 @@ class Registry:
         self._models = {model.id: model for model in models}
         self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
         self._known: set[str] = set()  # ids of the store that can be loaded
-        self._refused: dict[str, str] = {}  # fingerprint that could not be loaded, by id
+        self._refused: dict[str, tuple[str, str]] = {}
+        """Fingerprint that could not be loaded, and why, by id."""
+        self._damaged: dict[str, str] = {}  # why the last look at the directories refused it
         self._on_model: Callable[[ServedModel], None] = lambda _: None
         self.prepare: Callable[[ServedModel], ServedModel] = lambda model: model
         """What a model goes through before anyone sees it: its active edit, say."""
@@ -218,6 +131,25 @@ class Registry:
         """Ids of what is loaded, or would be when asked for; never waits."""
         with self._lock:
             return sorted(self._models.keys() | self._known)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why a model is not served, by id; paths are relative to the root. Never waits."""
+        with self._lock:
+            found = self._damaged | {key: reason for key, (_, reason) in self._refused.items()}
+        root = f"{self.store.root}/" if self.store is not None else ""
+        return {
+            key: reason.replace(root, "") if root else reason
+            for key, reason in sorted(found.items())
+            if self.get(key) is None
+        }
+
+    def tell_damaged(self, reasons: Mapping[str, str]) -> None:
+        """Keep what a scan said of directories that are not whole, by directory below the root."""
+        records = [] if self.store is None else self.store.models()
+        ids = {record.path: record.id for record in records}
+        with self._lock:
+            self._damaged = {ids.get(place, slug(place)): why for place, why in reasons.items()}
 
     @property
     def loaded(self) -> list[ServedModel]:
@@ -242,7 +174,12 @@ class Registry:
             return found
         if self.store is None:
             raise UnknownName(what, model_id[:100], self.ids)
-        record = self.store.model(model_id, what=what)
+        try:
+            record = self.store.model(model_id, what=what)
+        except UnknownName:
+            if model_id in self.refused:  # it never was whole, so it never got an id
+                raise ArtifactError(self.refused[model_id]) from None
+            raise
         return self.get(record.id) or self._loaded(record, what)
 
     def add(self, model: ServedModel) -> None:
@@ -275,11 +212,12 @@ class Registry:
         ready = [record for record in records if record.state == "ready"]
         with self._lock:
             self._known = {record.id for record in ready}
+            self._damaged = {k: why for k, why in self._damaged.items() if k not in self._known}
         return ready
 
     def _is_due(self, record: ModelRecord) -> bool:
         with self._lock:
-            if self._refused.get(record.id) == record.cbm:
+            if self._refused.get(record.id, ("", ""))[0] == record.cbm:
                 return False
             if record.id not in self._models:
                 return True
@@ -300,7 +238,7 @@ class Registry:
                 made = self.prepare(serve_model(record.id, path, self._load(path)))
             except Exception as error:  # no memory for it, say: the other models go on
                 with self._lock:
-                    self._refused[record.id] = record.cbm
+                    self._refused[record.id] = (record.cbm, str(error))
                 if isinstance(error, DncbmError | OSError):
                     raise
                 raise ArtifactError(f"{path} cannot be loaded: {error}") from error
@@ -358,6 +296,7 @@ def _open_store(root: Path, load: Load, store: RegistryStore, lazy: bool) -> Reg
         find_models(root)  # says so where there is none at all
         raise ArtifactError(next(iter(found.refused.values()), f"No model in {root} is whole."))
     registry = Registry(store=store, load=load)
+    registry.tell_damaged(found.refused)
     if lazy:
         registry.look()
         return registry

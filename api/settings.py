@@ -134,6 +134,10 @@ class Settings(BaseSettings):
     jobs_network: bool = Field(
         default=False, description="Whether jobs may fetch data sets and weights."
     )
+    jobs_keep_failed_hours: float = Field(
+        default=168.0, ge=0, lt=1_000_000,
+        description="How long what a failed or cancelled job finished is kept for a retry.",
+    )  # fmt: skip
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
     device: str = Field(default="auto", description="auto, cpu or cuda.")

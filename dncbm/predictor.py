@@ -13,7 +13,7 @@ from torch import Tensor, inference_mode
 from dncbm.artifacts import require_input
 from dncbm.attribution.pixels import pixel_maps
 from dncbm.attribution.targets import Target, attribution_of, head_of, indices
-from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.encoders.clip import Encoder, load_encoder_of
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.naming.dictionary import Dictionary, load_dictionary
 from dncbm.naming.mates import base_names
@@ -92,7 +92,9 @@ class Predictor:
         cbm = load_cbm(root / "cbm")
         sae = load_sae(root / "sae")
         dictionary = load_dictionary(root / "dictionary")
-        encoder = encoder or load_encoder(str(cbm.manifest.config["encoder"]), device=device)
+        if encoder is None:
+            spec, mark = str(cbm.manifest.config["encoder"]), cbm.manifest.inputs.get("encoder")
+            encoder = load_encoder_of(root, spec, mark, device=device)
         found = {
             "encoder": encoder.fingerprint,
             "sae": sae.manifest.fingerprint,

@@ -15,6 +15,7 @@ from pipelines.cli_parts import (
     Data,
     Dataset,
     Device,
+    Edits,
     EncoderSpec,
     Engine,
     Model,
@@ -244,16 +245,14 @@ def predict(
         str, typer.Option(help="concept, or name: concepts of one name are added up.")
     ] = "concept",
     device: Device = "auto",
+    edits: Edits = True,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """The class of each photo and the named concepts that made it."""
     configure_logging(verbose=verbose)
-    result = commands().predict(model, images, top=top, nec=nec, device=device, by=by)
-    if as_json:
-        print_json(result)
-    else:
-        commands().show_predictions(result)
+    result = commands().predict(model, images, top=top, nec=nec, device=device, by=by, edits=edits)
+    print_json(result) if as_json else commands().show_predictions(result)
 
 
 @app.command()
@@ -276,6 +275,7 @@ def explain(
     top: Annotated[int, typer.Option(help="Concepts to list and to map.")] = 3,
     nec: Nec = None,
     device: Device = "auto",
+    edits: Edits = True,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -288,12 +288,9 @@ def explain(
         classes=numbers(classes), concepts=numbers(concepts), texts=tuple(texts or ()),
         top=top, nec=nec,
     )  # fmt: skip
-    asked = pixels or classes or concepts or texts
-    result = commands().explain(model, images, targets, out if asked else None, device=device)
-    if as_json:
-        print_json(result)
-    else:
-        commands().show_predictions(result)
+    folder = out if pixels or classes or concepts or texts else None
+    result = commands().explain(model, images, targets, folder, device=device, edits=edits)
+    print_json(result) if as_json else commands().show_predictions(result)
 
 
 @app.command()
@@ -302,13 +299,14 @@ def evaluate(
     data: Data = None,
     dataset: Dataset = None,
     device: Device = "auto",
+    edits: Edits = True,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Accuracy on the held-out photos, or on photos of your own with --data."""
     configure_logging(verbose=verbose)
     with progress_listener() as progress:
-        result = commands().evaluate(model, data, dataset, progress, device=device)
+        result = commands().evaluate(model, data, dataset, progress, device=device, edits=edits)
     show(result, as_json)
 
 

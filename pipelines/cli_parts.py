@@ -18,6 +18,10 @@ Photos = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.")
 ]
 Nec = Annotated[int | None, typer.Option(help="Use the head with this many concepts per class.")]
+Edits = Annotated[
+    bool,
+    typer.Option("--edits/--no-edits", help="With the model's active edit, or as it was made."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line last, for machines.")]
 Data = Annotated[

@@ -84,6 +84,7 @@ def _worker_beside(settings: Any) -> AbstractContextManager[object]:
         "DNCBM_DATABASE_URL": settings.database,
         "DNCBM_DATA_DIR": settings.data_dir,
         "DNCBM_JOBS_NETWORK": int(settings.jobs_network),
+        "DNCBM_JOBS_KEEP_FAILED_HOURS": settings.jobs_keep_failed_hours,
     }
     named = {name: str(value) for name, value in values.items() if value is not None}
     return kept_running(settings.model_dir.resolve(), named)

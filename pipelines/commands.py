@@ -13,7 +13,7 @@ from dncbm.bcos.recipe import BcosRecipe
 from dncbm.data.images import decode_image
 from dncbm.data.layout import is_image_name
 from dncbm.encoders.cache import EmbeddingsArtifact, load_embeddings
-from dncbm.encoders.clip import Encoder, load_encoder
+from dncbm.encoders.clip import Encoder, load_encoder, load_encoder_of
 from dncbm.errors import InvalidInput
 from dncbm.naming.dictionary import load_dictionary
 from dncbm.predictor import Predictor
@@ -23,6 +23,7 @@ from pipelines.bcosify import bcosify_stage
 from pipelines.bottleneck import bottleneck_stage, test_accuracy
 from pipelines.console import stdout
 from pipelines.discover import discover_stage
+from pipelines.edited import load_edited_cbm, load_predictor, say_edit
 from pipelines.embed import embed_stage, open_recipe_source
 from pipelines.evaluate import evaluate_photos, evaluate_test_split
 from pipelines.explain import explain_photo, file_names
@@ -30,7 +31,7 @@ from pipelines.name import name_stage
 from pipelines.recipes import TABLES, Recipe, located_network, merged
 from pipelines.report import report_stage
 from pipelines.serialise import label, prediction_dict
-from pipelines.targets import Targets
+from pipelines.targets import Targets, meant, say_meant
 from pipelines.workspace import Workspace
 
 Result = dict[str, Any]
@@ -84,7 +85,12 @@ def name(workspace: Workspace, changes: Result, progress: Progress) -> Result:
     recipe = _changed_recipe(workspace, changes)
     embeddings = _embeddings(workspace)
     dictionary = name_stage(
-        recipe, embeddings, load_sae(workspace.sae), _encoder(recipe), workspace, progress
+        recipe,
+        embeddings,
+        load_sae(workspace.sae),
+        _encoder(recipe, workspace),
+        workspace,
+        progress,
     )
     workspace.write_recipe(recipe)
     return {
@@ -102,7 +108,7 @@ def bottleneck(workspace: Workspace, changes: Result, progress: Progress) -> Res
         _embeddings(workspace),
         load_sae(workspace.sae),
         load_dictionary(workspace.dictionary),
-        _encoder(recipe),
+        _encoder(recipe, workspace),
         workspace,
         progress,
     )
@@ -132,10 +138,20 @@ def predict(
     nec: int | None,
     device: str = "auto",
     by: str = "concept",
+    edits: bool = True,
 ) -> Result:
-    """The best class of each photo, folders opened, with its named contributions."""
+    """The best class of each photo, folders opened, with its named contributions.
+
+    The active edit of the model is applied, and named, unless `edits` says otherwise.
+    """
     images = photo_paths(images)
-    predictor = Predictor.load(model, device=device)
+    predictor, edit = load_predictor(model, device=device, edits=edits)
+    return {"edit": edit, "predictions": _predicted(predictor, images, top, nec, by)}
+
+
+def _predicted(
+    predictor: Predictor, images: list[Path], top: int, nec: int | None, by: str = "concept"
+) -> list[Result]:
     found = []
     for start in range(0, len(images), _PHOTOS_AT_ONCE):
         paths = images[start : start + _PHOTOS_AT_ONCE]
@@ -145,18 +161,26 @@ def predict(
             {"image": str(path)} | prediction_dict(best[0])
             for path, best in zip(paths, predictions, strict=True)
         ]
-    return {"predictions": found}
+    return found
 
 
 def explain(
-    model: Path, images: list[Path], targets: Targets, out: Path | None, *, device: str = "auto"
+    model: Path,
+    images: list[Path],
+    targets: Targets,
+    out: Path | None,
+    *,
+    device: str = "auto",
+    edits: bool = True,
 ) -> Result:
     """The decision of each photo; with `out` the maps of what was asked for, written there."""
-    result = predict(model, images, top=targets.top, nec=targets.nec, device=device)
+    paths = photo_paths(images)
+    predictor, edit = load_predictor(model, device=device, edits=edits)
+    asked = meant(predictor.dictionary.names, targets.concepts)
+    found = _predicted(predictor, paths, targets.top, targets.nec)
+    result: Result = {"edit": edit, "meant": asked, "predictions": found}
     if out is None:
         return result
-    paths = photo_paths(images)
-    predictor = Predictor.load(model, device=device)
     for item, path, name in zip(result["predictions"], paths, file_names(paths), strict=True):
         item["pixels"] = explain_photo(predictor, name, decoded(path), targets, out)
     return result
@@ -169,12 +193,15 @@ def evaluate(
     progress: Progress,
     *,
     device: str = "auto",
+    edits: bool = True,
 ) -> Result:
-    """Accuracy per head, on the held-out split or on other photos."""
+    """Accuracy per head, on the held-out split or on other photos, of the active edit if any."""
     if data is None and dataset is None:
-        return evaluate_test_split(Workspace(model))
+        cbm, edit = load_edited_cbm(model, edits=edits)
+        return {"edit": edit, **evaluate_test_split(Workspace(model), cbm)}
     source = open_recipe_source(Recipe(data=data, dataset=dataset))
-    return evaluate_photos(Predictor.load(model, device=device), source, progress)
+    predictor, edit = load_predictor(model, device=device, edits=edits)
+    return {"edit": edit, **evaluate_photos(predictor, source, progress)}
 
 
 def report(workspace: Workspace, progress: Progress) -> Result:
@@ -227,12 +254,18 @@ def _embeddings(workspace: Workspace) -> EmbeddingsArtifact:
     return load_embeddings(workspace.embeddings)
 
 
-def _encoder(recipe: Recipe) -> Encoder:
-    return load_encoder(recipe.encoder, device=recipe.device, precision=recipe.precision)
+def _encoder(recipe: Recipe, workspace: Workspace) -> Encoder:
+    mark = load_manifest(workspace.embeddings, "embeddings").inputs.get("encoder")
+    return load_encoder_of(
+        workspace.root, recipe.encoder, mark, device=recipe.device, precision=recipe.precision
+    )
 
 
 def show_table(result: Result) -> None:
-    """Print a table of results, nested tables indented by their name."""
+    """Print a table of results, nested tables indented by their name; an edit in a line before."""
+    if "edit" in result:
+        say_edit(result)
+        result = {key: value for key, value in result.items() if key != "edit"}
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _flatten(result):
         if not isinstance(value, list):  # histograms and the like: for --json
@@ -252,6 +285,8 @@ def _flatten(result: Result, prefix: str = "") -> list[tuple[str, Any]]:
 
 def show_predictions(result: Result) -> None:
     """Print each photo's class with its contributions as a sum that ends in the logit."""
+    say_edit(result)
+    say_meant(result.get("meant", []))
     for item in result["predictions"]:
         title = f"{item['image']}: {item['class']} ({item['probability']:.1%})"
         table = Table(title=Text(title))

@@ -6,11 +6,10 @@ from typing import Any
 
 from rich.table import Table
 
-from dncbm.artifacts import slug
 from dncbm.attribution.targets import indices
 from dncbm.curation.apply import Edited
 from dncbm.curation.operations import operation_json, parse_operations
-from dncbm.curation.store import CurationStore, Edit, ModelKey
+from dncbm.curation.store import Edit
 from dncbm.curation.workbench import Workbench
 from dncbm.database.audit import AuditLog
 from dncbm.errors import ArtifactError
@@ -18,7 +17,8 @@ from dncbm.naming.dictionary import load_dictionary
 from dncbm.naming.mates import base_names
 from dncbm.probe.store import load_cbm
 from pipelines.console import stdout
-from pipelines.state import open_database, state_folder
+from pipelines.edited import bench_of
+from pipelines.state import open_database
 
 Result = dict[str, Any]
 
@@ -84,11 +84,8 @@ def verified(model: Path) -> Result:
 
 
 def _bench(model: Path) -> Workbench:
-    cbm = load_cbm(model / "cbm")
-    base = Edited(cbm, load_dictionary(model / "dictionary"))
-    store = CurationStore(open_database(model))
-    key = ModelKey(slug(model.resolve().name), cbm.manifest.fingerprint)
-    return Workbench(store, key, base, model, state_folder(model))
+    base = Edited(load_cbm(model / "cbm"), load_dictionary(model / "dictionary"))
+    return bench_of(model, base, open_database(model))
 
 
 def _edit(edit: Edit) -> Result:

@@ -17,7 +17,7 @@ from dncbm.predictor import Predictor
 from dncbm.probe.decisions import LISTED, ShortDecisions, plain, short_decisions
 from dncbm.probe.matrix import Codes
 from dncbm.probe.metrics import accuracy, per_class_accuracy, probe_logits
-from dncbm.probe.store import Cbm, load_cbm
+from dncbm.probe.store import Cbm
 from dncbm.sae.encode import encode_rows
 from dncbm.sae.rows import ShardRows
 from dncbm.sae.store import load_sae
@@ -29,10 +29,15 @@ logger = logging.getLogger(__name__)
 _BATCH = 64
 
 
-def evaluate_test_split(workspace: Workspace) -> dict[str, Any]:
-    """Accuracy per head and per class on the test rows of the model's own embeddings."""
+def evaluate_test_split(workspace: Workspace, cbm: Cbm) -> dict[str, Any]:
+    """Accuracy per head and per class on the test rows of the model's own embeddings.
+
+    Args:
+        workspace: of the model.
+        cbm: its heads, as they are or edited.
+    """
     embeddings = load_embeddings(workspace.embeddings)
-    cbm, sae = load_cbm(workspace.cbm), load_sae(workspace.sae)
+    sae = load_sae(workspace.sae)
     for role, manifest in (("embeddings", embeddings.manifest), ("sae", sae.manifest)):
         require_input(
             cbm.manifest,

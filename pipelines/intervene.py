@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from dncbm.errors import InvalidInput
-from pipelines.cli_parts import AsJson, Device, Model, Nec, Photos, print_json
+from pipelines.cli_parts import AsJson, Device, Edits, Model, Nec, Photos, print_json
 from pipelines.console import stdout
-from pipelines.targets import numbers
+from pipelines.targets import meant, numbers, say_meant
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +38,7 @@ def intervene(
         str, typer.Option(help="concept, or name: concepts of one name are added up.")
     ] = "concept",
     device: Device = "auto",
+    edits: Edits = True,
     as_json: AsJson = False,
 ) -> None:
     """The class of each photo before and after some of its concepts are changed.
@@ -52,7 +53,7 @@ def intervene(
     if not changes:
         raise InvalidInput("No change was given. Give --set, --scale or --remove.")
     listing = {"top_contributions": top, "nec": nec, "by": by}
-    result = intervened(model, images, changes, device=device, **listing)
+    result = intervened(model, images, changes, device=device, edits=edits, **listing)
     print_json(result) if as_json else show(result)
 
 
@@ -71,17 +72,24 @@ def _change(text: str, verb: str) -> dict[str, Any]:
 
 
 def intervened(
-    model: Path, images: list[Path], changes: list[dict[str, Any]], *, device: str, **listing: Any
+    model: Path,
+    images: list[Path],
+    changes: list[dict[str, Any]],
+    *,
+    device: str,
+    edits: bool = True,
+    **listing: Any,
 ) -> dict[str, Any]:
     """Both decisions about each photo, with the codes that were changed."""
-    from dncbm.predictor import Predictor
     from dncbm.probe.changes import parse_changes
+    from pipelines.edited import load_predictor
     from pipelines.serialise import prediction_dict
 
     commands = importlib.import_module("pipelines.commands")
     parsed = parse_changes(changes)
     paths = commands.photo_paths(images)
-    predictor = Predictor.load(model, device=device)
+    predictor, edit = load_predictor(model, device=device, edits=edits)
+    asked = meant(predictor.dictionary.names, [one.concept for one in parsed])
     found = []
     for path in paths:
         (item,) = predictor.intervene([commands.decoded(path)], parsed, **listing)
@@ -93,12 +101,15 @@ def intervened(
                 "changed": [asdict(one) for one in item.changed],
             }
         )
-    return {"interventions": found}
+    return {"edit": edit, "meant": asked, "interventions": found}
 
 
 def show(result: Mapping[str, Any]) -> None:
     """Print the changed codes of each photo, then both decisions as sums."""
     commands = importlib.import_module("pipelines.commands")
+    edited = importlib.import_module("pipelines.edited")
+    edited.say_edit(result)
+    say_meant(result["meant"])
     for item in result["interventions"]:
         for one in item["changed"]:
             stdout.print(
@@ -107,4 +118,4 @@ def show(result: Mapping[str, Any]) -> None:
             )
         for when in ("before", "after"):
             shown = item[when] | {"image": f"{when}, {item['image']}"}
-            commands.show_predictions({"predictions": [shown]})
+            commands.show_predictions({"edit": None, "predictions": [shown]})

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from dncbm.artifacts import writing
 from dncbm.database import Database
-
-STATE = ".dncbm"
+from dncbm.registry.place import DATABASE, STATE
 
 
 def state_folder(model: Path) -> Path:
@@ -27,10 +26,23 @@ def open_database(model: Path) -> Database:
     Raises:
         Unavailable: the server does not answer, or the folder cannot be written.
     """
-    url = os.environ.get("DNCBM_DATABASE_URL")
-    if url:
-        return Database(url)
+    found = existing_database(model)
+    if found is not None:
+        return found
     folder = state_folder(model)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return Database.of_file(folder / "dncbm.sqlite")
+    return Database.of_file(folder / DATABASE)
+
+
+def existing_database(model: Path) -> Database | None:
+    """The same where there is one already; None, and nothing is made, where there is none.
+
+    Raises:
+        Unavailable: it does not answer, or cannot be written.
+    """
+    url = os.environ.get("DNCBM_DATABASE_URL")
+    if url:
+        return Database(url)
+    file = state_folder(model) / DATABASE
+    return Database.of_file(file) if file.is_file() else None

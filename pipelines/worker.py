@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from dncbm.database import Database
+from dncbm.errors import Unavailable
 from dncbm.jobs.places import Places
 from pipelines.console import stderr
 
@@ -21,10 +23,25 @@ _LONGEST_PAUSE = 60.0
 _STOP_SECONDS = 20.0
 
 
-def work(places: Places, *, concurrency: int, total: int | None, with_parent: bool) -> None:
-    """Run jobs until SIGTERM or SIGINT; with `with_parent` also until the parent process ends."""
+def work(
+    places: Places,
+    *,
+    concurrency: int,
+    total: int | None,
+    with_parent: bool,
+    entry: str = ENTRY,
+) -> None:
+    """Run jobs until SIGTERM or SIGINT; with `with_parent` also until the parent process ends.
+
+    When the connection to the database is lost, this program begins anew as soon as the database
+    answers: other workers may have taken its jobs over, so nothing of it may live on. A parent is
+    left to do so.
+
+    Raises:
+        Unavailable: the database does not answer at the start.
+    """
     from dncbm.jobs.client import JobClient  # DBOS is heavy: not for the other commands
-    from dncbm.jobs.executor import Executor
+    from dncbm.jobs.executor import ConnectionLost, Executor
 
     parent, told = os.getppid(), threading.Event()
 
@@ -34,10 +51,31 @@ def work(places: Places, *, concurrency: int, total: int | None, with_parent: bo
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     client = JobClient(places)
-    executor = Executor(client, ENTRY, concurrency=concurrency, total=total)
+    executor = Executor(client, entry, concurrency=concurrency, total=total)
     stderr.print(f"Worker {executor.name} takes jobs for {places.models}")
-    executor.run(lambda: told.is_set() or (with_parent and os.getppid() != parent))
+    try:
+        executor.run(lambda: told.is_set() or (with_parent and os.getppid() != parent))
+    except ConnectionLost as error:
+        if with_parent:
+            raise
+        stderr.print(f"{error}")
+        if _answers_again(places.database, told):
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     client.close()
+
+
+def _answers_again(database: str, told: threading.Event) -> bool:
+    """Wait for the database; False where the worker was told to end meanwhile."""
+    pause = 0.5
+    while not told.wait(pause):
+        try:
+            Database(database).close()
+        except Unavailable as error:
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            stderr.print(f"{error} Again in {pause:.0f} s.")
+        else:
+            return True
+    return False
 
 
 @contextmanager

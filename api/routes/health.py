@@ -30,7 +30,8 @@ async def healthz() -> Health:
 @router.head("/readyz", include_in_schema=False)
 async def readyz(request: Request, service: ServiceDep) -> Any:
     """`ready` when a prediction would be accepted now; 503 with the reasons otherwise."""
-    models = service.registry.ids
+    refused = service.registry.refused
+    models = [name for name in service.registry.ids if name not in refused]
     if not models:
         raise Unavailable("No model is loaded. Start the service on a model directory.")
     service.limiter.refuse_when_full()
@@ -47,7 +48,7 @@ async def readyz(request: Request, service: ServiceDep) -> Any:
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             extra={"checks": checks},
         )
-    return Health(status="ready", models=models, checks=checks or None)
+    return Health(status="ready", models=models, checks=checks or None, refused=refused or None)
 
 
 @metrics_router.get(

@@ -310,3 +310,8 @@ class Health(_Schema):
     checks: dict[str, str] | None = Field(
         default=None, description="What each part says: `ok`, or why not; `/readyz` only."
     )
+    refused: dict[str, str] | None = Field(
+        default=None,
+        description="Models that are damaged, by id, and why; the others are served. "
+        "`/readyz` only.",
+    )

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from dncbm.curation.apply import Edited, apply
+from dncbm.curation.apply import Edited, apply, same_weights
 from dncbm.curation.data import ModelData
 from dncbm.curation.evaluate import evaluate
 from dncbm.curation.operations import Operation
@@ -38,13 +38,22 @@ class Workbench:
         return ModelData(self._path, self.base.cbm, self._cache)
 
     def with_edits(self, edits: list[Edit]) -> Edited:
-        """The model after the edits of a chain, with the temperatures of its evaluation."""
+        """The model after the edits of a chain, with what its evaluation measured.
+
+        Those are the temperatures and, where decisions changed, the accuracy: that of the model as
+        it was made does not hold any more.
+        """
         operations = [one for edit in edits for one in edit.operations]
         made = apply(self.base, operations, self._data.refit)
         evaluation = edits[-1].evaluation if edits else None
         if evaluation is None:
             return made
-        return replace(made, cbm=replace(made.cbm, temperatures=evaluation["temperatures"]))
+        metrics = dict(made.cbm.metrics)
+        if evaluation["heads"] and not same_weights(self.base.cbm, made.cbm):
+            after = {row["head"]: row["accuracy_after"] for row in evaluation["heads"]}
+            metrics["accuracy"] = {evaluation["split"]: after}
+        known = {"temperatures": evaluation["temperatures"], "metrics": metrics}
+        return replace(made, cbm=replace(made.cbm, **known))
 
     def active(self) -> tuple[Edit | None, Edited]:
         """The edit that is active, and the model as it is with it."""

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dncbm.artifacts import MANIFEST, fingerprint, require_input
+from dncbm.artifacts import MANIFEST, fingerprint, load_manifest, require_input
 from dncbm.bcos.store import NetworkKind, blueprint_of, load_bcos
+from dncbm.encoders.carried import candidates
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
 from dncbm.encoders.spec import BCOS, GUIDED, MINI, EncoderSpec, parse_spec
@@ -284,6 +285,29 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
 
 
+def load_encoder_of(
+    model: Path, spec: str, expected: str | None, *, device: str = "auto", precision: str = "auto"
+) -> Encoder:
+    """The encoder that what lies in the directory `model` was made with.
+
+    A copy beside it is taken before the original, see `dncbm.encoders.carried`. What comes back may
+    be another encoder all the same, where there is no right one: compare the fingerprint.
+
+    Args:
+        model: directory.
+        spec: what it calls the encoder.
+        expected: fingerprint of the encoder that it was made with.
+        device: see `load_encoder`.
+        precision: see `load_encoder`.
+    """
+    *others, last = candidates(spec, model)
+    for candidate in others:
+        encoder = load_encoder(candidate, device=device, precision=precision)
+        if encoder.fingerprint == expected:
+            return encoder
+    return load_encoder(last, device=device, precision=precision)
+
+
 def _load_retrained(
     spec: str, kind: NetworkKind, folder: Path, device: str, precision: str
 ) -> Encoder:
@@ -292,7 +316,10 @@ def _load_retrained(
     blueprint = blueprint_of(path, kind)
     if blueprint.family != "encoder":
         raise InvalidInput(f"{path} is a classifier of photos, not an image-text encoder.")
-    base = load_encoder(blueprint.name, device=device, precision=precision)
+    base = load_encoder_of(
+        path.parent, blueprint.name, load_manifest(path, kind).inputs.get("model"),
+        device=device, precision=precision,
+    )  # fmt: skip
     tower = load_bcos(path, original=base.image_tower(), kind=kind)
     require_input(
         tower.manifest, "model", base.fingerprint,

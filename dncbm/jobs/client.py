@@ -15,7 +15,16 @@ from dncbm.jobs import system
 from dncbm.jobs.checks import checked
 from dncbm.jobs.journal import Journal
 from dncbm.jobs.places import Places
-from dncbm.jobs.records import Job, JobStatus, LogRecord, Order, Progress, Stage, StageStatus
+from dncbm.jobs.records import (
+    OVER,
+    Job,
+    JobStatus,
+    LogRecord,
+    Order,
+    Progress,
+    Stage,
+    StageStatus,
+)
 
 PRIORITIES = (-1000, 1000)
 """Smallest and largest; larger ones are started first."""
@@ -160,6 +169,8 @@ class JobClient:
     def retry(self, job: str) -> Job:
         """Queue a failed or cancelled job again; stages that were finished are not repeated.
 
+        Where what they made is gone (it was kept for `Places.keep_failed_hours`), all are.
+
         Raises:
             UnknownName: no such job.
             InvalidInput: it neither failed nor was cancelled.
@@ -170,21 +181,56 @@ class JobClient:
                 f"The job {job} is {found.status}; only a failed or cancelled one can be retried."
             )
         with system.explained():
-            steps = self._dbos.list_workflow_steps(job)
-            failed = [step["function_id"] for step in steps if step["error"] is not None]
-            state = self._status(job)
             try:
-                if state == "ERROR":
-                    first = min(failed, default=len(steps) + 1)
-                    self._dbos.rewind_workflow(job, start_step=first, queue_name=system.QUEUE)
-                else:
-                    self._dbos.resume_workflow(job, queue_name=system.QUEUE)
+                self._retry(job)
             except dbos_errors.DBOSException as error:  # somebody else was quicker
                 raise InvalidInput(f"The job {job} cannot be retried: {error}") from error
         return self.get(job)
 
-    def _status(self, job: str) -> str:
-        return self._dbos.list_workflows(workflow_ids=[job], load_input=False)[0].status
+    def _retry(self, job: str) -> None:
+        is_lost = self._has_lost_work(job)
+        steps = self._dbos.list_workflow_steps(job)
+        failed = [step["function_id"] for step in steps if step["error"] is not None]
+        if is_lost:
+            self._dbos.rewind_workflow(job, start_step=1, queue_name=system.QUEUE)
+        elif self._found(job).status == "ERROR":
+            first = min(failed, default=len(steps) + 1)
+            self._dbos.rewind_workflow(job, start_step=first, queue_name=system.QUEUE)
+        else:
+            self._dbos.resume_workflow(job, queue_name=system.QUEUE)
+        if not is_lost and self._has_lost_work(job):  # it was removed at this very moment
+            self._dbos.cancel_workflow(job)
+            self._dbos.rewind_workflow(job, start_step=1, queue_name=system.QUEUE)
+
+    def _has_lost_work(self, job: str) -> bool:
+        """Whether stages are done whose results are gone.
+
+        The last one gives the folder another place, and goes on from wherever it was stopped.
+        """
+        order = Order.of(self._found(job, with_input=True).input["args"][0])
+        steps = self._dbos.list_workflow_steps(job)
+        done = sum(step["error"] is None for step in steps)
+        if done == 0 or self.places.work(job, order.model).exists():
+            return False
+        return done < len(order.stages) - 1 or not self.places.target(order.model).exists()
+
+    def _found(self, job: str, *, with_input: bool = False) -> Any:
+        return self._dbos.list_workflows(workflow_ids=[job], load_input=with_input)[0]
+
+    def ended(self, jobs: Sequence[str]) -> dict[str, tuple[JobStatus, datetime]]:
+        """How and when those of these jobs ended that are over."""
+        with system.explained():
+            found = (
+                self._dbos.list_workflows(workflow_ids=[*jobs], load_input=False, load_output=False)
+                if jobs
+                else []
+            )
+        return {
+            item.workflow_id: (system.STATUS[item.status], moment)
+            for item in found
+            if system.STATUS[item.status] in OVER
+            and (moment := _moment(item.completed_at or item.updated_at)) is not None
+        }
 
     def owners(self, jobs: Sequence[str] | None = None) -> dict[str, tuple[str, str | None]]:
         """State (of DBOS) and worker of these jobs; without ids, of all that run."""

@@ -21,6 +21,7 @@ from dncbm.jobs.client import JobClient
 from dncbm.jobs.liveness import locks_for, worker_name
 from dncbm.jobs.records import Order
 from dncbm.jobs.runner import Interrupted, RunningJob
+from dncbm.jobs.sweep import sweep_work
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,13 @@ MOST_DEATHS = 10
 """Workers that may die over a job before it counts as failed."""
 _WATCH_SECONDS = 0.5
 _LOOK_FOR_DEAD_EVERY = 4
-"""Rounds of the watch."""
+_SWEEP_EVERY = 7200
+"""Rounds of the watch: two seconds, and an hour; also at the start and after each job."""
 _GRACE_SECONDS = 10
+
+
+class ConnectionLost(Unavailable):
+    """The worker's lock went with its connection: others may have its jobs, it must begin anew."""
 
 
 class Executor:
@@ -67,7 +73,7 @@ class Executor:
         self._locks = locks_for(self._places.database, self._places.state)
         self._running: dict[str, RunningJob] = {}
         self._guard = threading.Lock()
-        self._stopping = False
+        self._stopping, self._sweep_due = False, True
         self._limits = {"worker_concurrency": concurrency, "global_concurrency": total}
         self._pipelines, self._poll_seconds = pipelines, poll_seconds
 
@@ -75,7 +81,8 @@ class Executor:
         """Run jobs until `stop()`; then jobs that run go back into the queue.
 
         Raises:
-            Unavailable: a database does not answer, or the worker's lock was lost.
+            Unavailable: a database does not answer.
+            ConnectionLost: the worker's lock was lost, after it ran.
         """
         if not self._locks.hold(self.name):
             raise Unavailable(f"Another worker is called {self.name}.")
@@ -132,7 +139,7 @@ class Executor:
     @contextmanager
     def _entered(self, job: str) -> Iterator[RunningJob]:
         """Register a job; an earlier run of it here, which has lost it, ends first."""
-        lock = self._places.state / "workers" / f"job-{job}"
+        lock = self._places.job_lock(job)
         running = RunningJob(job, self._entry, lock, self._client.journal)
         while True:
             with self._guard:
@@ -151,18 +158,22 @@ class Executor:
             with self._guard:
                 self._running.pop(job)
             running.ended.set()
+            self._sweep_due = True
 
     def _watch(self, stop: Callable[[], bool]) -> None:
         """Until `stop()`: end what is no longer ours, and take over what the dead left."""
         rounds = 0
         while not stop():
             if not self._locks.intact():
-                raise Unavailable("The connection to the database was lost; jobs start again.")
+                raise ConnectionLost("The connection to the database was lost; jobs go on later.")
             try:
                 self._client.places.show_worker()
                 self._end_what_is_lost()
                 if rounds % _LOOK_FOR_DEAD_EVERY == 0:
                     self._take_over()
+                if self._sweep_due or rounds % _SWEEP_EVERY == 0:
+                    self._sweep_due = False
+                    sweep_work(self._client)
             except DncbmError as error:
                 logger.warning("%s", error)
             for running in self._now_running():

@@ -1,5 +1,6 @@
 """Where jobs read and write, and where what is known of them lies."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ HEARTBEAT = "worker.alive"
 """File in the state folder that every worker touches; its time of change is the heartbeat."""
 WORK = ".jobs"
 """Folder of the model root in which unfinished models lie, one folder per job."""
+KEEP_FAILED_HOURS = 168.0
+"""A week."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _LONGEST_NAME = 100
+_KEEP = "DNCBM_JOBS_KEEP_FAILED_HOURS"
+_MOST_HOURS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Places:
     """The only folder that photos and word lists of confined jobs may come from."""
     network: bool = False
     """Whether confined jobs may fetch data sets and weights, and ask other services."""
+    keep_failed_hours: float = KEEP_FAILED_HOURS
+    """How long what a failed or cancelled job finished is kept for a retry."""
 
     @classmethod
     def of(
@@ -40,6 +47,7 @@ class Places:
         database: str | None = None,
         data: Path | None = None,
         network: bool = False,
+        keep_failed_hours: float = KEEP_FAILED_HOURS,
     ) -> "Places":
         """The usual places below the model root where nothing else is said.
 
@@ -51,7 +59,7 @@ class Places:
         with writing(state):
             state.mkdir(parents=True, exist_ok=True)
         url = database or f"sqlite:///{state / 'dncbm.sqlite'}"
-        return cls(models, state, url, data and data.resolve(), network)
+        return cls(models, state, url, data and data.resolve(), network, keep_failed_hours)
 
     @classmethod
     def from_environment(
@@ -64,7 +72,7 @@ class Places:
             models: model root in place of `DNCBM_MODEL_DIR`.
 
         Raises:
-            InvalidInput: no model root, or one that is no folder.
+            InvalidInput: no model root, or one that is no folder; hours that are no number.
             Unavailable: the state folder cannot be made.
         """
         named = environment.get("DNCBM_MODEL_DIR")
@@ -80,6 +88,7 @@ class Places:
             database=environment.get("DNCBM_DATABASE_URL"),
             data=Path(data) if data else None,
             network=environment.get("DNCBM_JOBS_NETWORK", "").lower() in ("1", "true", "yes"),
+            keep_failed_hours=_hours(environment.get(_KEEP) or str(KEEP_FAILED_HOURS)),
         )
 
     def show_worker(self) -> None:
@@ -95,9 +104,18 @@ class Places:
         """The directory of a model."""
         return self.models / model
 
+    @property
+    def work_root(self) -> Path:
+        """The folder in which each job has one, by its id, while it works."""
+        return self.models / WORK
+
     def work(self, job: str, model: str) -> Path:
         """The directory in which a job works until its model is whole."""
-        return self.models / WORK / job / model
+        return self.work_root / job / model
+
+    def job_lock(self, job: str) -> Path:
+        """The file that the process of a job holds while it lives."""
+        return self.state / "workers" / f"job-{job}"
 
     def new_model(self, name: str) -> str:
         """The directory name for a model called `name`.
@@ -139,3 +157,16 @@ class Places:
             shown = ", ".join(known[:10]) or "none"
             raise InvalidInput(f"There is no model {name[:100]!r} to start from. Known: {shown}.")
         return path
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 <= hours < _MOST_HOURS:
+        raise InvalidInput(
+            f"{_KEEP} is {text[:100]!r}; it must be a number of hours from 0 to {_MOST_HOURS:,}, "
+            "for example 168 for a week."
+        )
+    return hours

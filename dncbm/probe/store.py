@@ -10,7 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dncbm.artifacts import Manifest, create_artifact, load_manifest, read_json, write_json
+from dncbm.artifacts import (
+    Manifest,
+    create_artifact,
+    load_manifest,
+    read_json,
+    verify_files,
+    write_json,
+)
 from dncbm.errors import ArtifactError, InvalidInput
 from dncbm.probe.model import Probe
 from dncbm.probe.train import DENSE, TrainedProbe
@@ -138,6 +145,7 @@ def load_cbm(path: str | Path) -> Cbm:
     """
     directory = Path(path)
     manifest = load_manifest(directory, "cbm")
+    verify_files(directory, manifest)
     head = read_json(directory / _HEAD)
     try:
         tensors = load_file(directory / _TENSORS)

@@ -1,7 +1,8 @@
 """A model as one folder or one zip file, to be carried to another machine.
 
-It holds the artifacts as they are, `config.json`, `README.md` (the model card, which may be edited)
-and `SHA256SUMS` with the checksum of every other file. The same model gives the same bytes.
+It holds the artifacts as they are, those of its encoder too where that is a folder of this machine
+(`bcos:DIR`), `config.json`, `README.md` (the model card, which may be edited) and `SHA256SUMS` with
+the checksum of every other file. The same model gives the same bytes.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dncbm.artifacts import MANIFEST, Manifest, slug, write_json, writing
+from dncbm.artifacts import MANIFEST, Manifest, load_manifest, slug, write_json, writing
+from dncbm.encoders.carried import carried
 from dncbm.errors import ArtifactError, InvalidInput
 from dncbm.files import LOCK, draft_of, hidden, publish, sync
 from dncbm.registry.card import model_card
@@ -27,7 +29,7 @@ _CHUNK = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every zip entry: the same model gives the same zip."""
 _COMPRESSED = (".jpg", ".png", ".npy", ".safetensors", ".parquet")
-_SERVING = ("sae", "dictionary", "cbm", "bcos", "report")
+_SERVING = ("sae", "dictionary", "cbm", "bcos", "encoder", "report")
 
 
 def export_model(
@@ -106,16 +108,17 @@ def _fill(folder: Path, draft: Path, title: str, source: str, training: bool) ->
     found = read_directory(folder)
     manifests = {kind: item.manifest for kind, item in found.items()}
     require_model(folder, manifests)
-    chosen = {
-        kind: manifest for kind, manifest in manifests.items() if training or kind in _SERVING
-    }
+    places = {kind: folder / kind for kind in manifests if training or kind in _SERVING}
+    chosen = {kind: manifests[kind] for kind in places}
+    for kind, place in carried(str(manifests["cbm"].config.get("encoder")), folder).items():
+        manifest = load_manifest(place)
+        _require_room(kind, manifest, chosen.get(kind), folder)
+        places[kind], chosen[kind] = place, manifest
     sums = {}
     for kind, manifest in chosen.items():
-        for name, expected in sorted(manifest.files.items()):
-            sums[f"{kind}/{name}"] = _copy_known(
-                folder / kind / name, draft / kind / name, expected
-            )
-        sums[f"{kind}/{MANIFEST}"] = copy_hashed(folder / kind / MANIFEST, draft / kind / MANIFEST)
+        for name in (*sorted(manifest.files), MANIFEST):
+            known = manifest.files.get(name)
+            sums[f"{kind}/{name}"] = _copied(places[kind] / name, draft / kind / name, known)
     if (folder / RECIPE).is_file():
         sums[RECIPE] = copy_hashed(folder / RECIPE, draft / RECIPE)
     write_json(draft / CONFIG, _config(title, chosen))
@@ -138,9 +141,18 @@ def _config(title: str, manifests: dict[str, Manifest]) -> dict[str, object]:
     }
 
 
-def _copy_known(source: Path, target: Path, expected: str) -> str:
+def _require_room(kind: str, encoder: Manifest, own: Manifest | None, folder: Path) -> None:
+    """Refuse a model beside which another artifact of the encoder's kind lies."""
+    if own is not None and own.fingerprint != encoder.fingerprint:
+        raise ArtifactError(
+            f"{folder / kind} is not the encoder of this model, which a bundle holds in that "
+            "place. Move it elsewhere."
+        )
+
+
+def _copied(source: Path, target: Path, expected: str | None) -> str:
     found = copy_hashed(source, target)
-    if found != expected:
+    if expected not in (None, found):
         raise ArtifactError(f"{source} was changed after it was written. Make it again.")
     return found
 

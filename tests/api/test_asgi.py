@@ -9,7 +9,7 @@ from api.configuration import load_settings
 from api.main import create_app
 from api.registry import Registry
 from api.settings import ServiceOptions
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, Unavailable
 from tests.api.conftest import client_for
 from tests.api.fakes import make_model_directory
 
@@ -106,3 +106,17 @@ def test_no_model_is_not_ready() -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert "No model is loaded" in page.text
+
+
+@pytest.mark.parametrize("name", ["DRIFT", "LAZY"])
+def test_what_needs_a_state_is_refused_without_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    root = make_model_directory(tmp_path / "clothing")
+    (root / ".dncbm").write_text("a file where the state folder would be")
+    monkeypatch.setenv("DNCBM_MODEL_DIR", str(root))
+    monkeypatch.delenv("DNCBM_STATE_DIR", raising=False)
+    monkeypatch.delenv("DNCBM_DATABASE_URL", raising=False)
+    monkeypatch.setenv(f"DNCBM_{name}", "1")
+    with pytest.raises(Unavailable, match=rf"DNCBM_{name} needs the state folder.*DNCBM_STATE_DIR"):
+        asgi.application()

@@ -396,3 +396,36 @@ def test_an_edit_that_cannot_be_served_leaves_the_old_model(
     process.clock.seconds = 6
     assert predicted(process.client)
     assert process.registry.model("insects").edit == edit["id"]
+
+
+def test_a_diff_is_of_what_is_served(
+    root: Path, encoder: Encoder, database: Database, tmp_path: Path
+) -> None:
+    """Names, weights and accuracy of the active edit, not those of the model as it was made."""
+    process = Process(root, encoder, database, tmp_path)
+    plain = serve_model("plain", root, Predictor.load(root, encoder=encoder))
+    process.registry.add(plain)
+    client, url = process.client, "/v1/models/plain/diff/insects"
+    before = client.get(url).json()
+    assert before["weights"] == []
+
+    top = predicted(client)["contributions"][0]
+    operations = [{"op": "remove", "concept": top["concept"]},
+                  {"op": "rename", "concept": 1, "name": "antenna"}]  # fmt: skip
+    edit = active(client, *operations)
+    found = client.get(url).json()
+    changed = {item["concept_a"] for item in found["weights"]}
+    assert changed == {top["concept"]}
+    assert all(item["after"] == 0 for item in found["weights"])
+    concepts = client.get("/v1/dictionaries/plain/diff/insects?change=renamed").json()["concepts"]
+    assert {item["name_b"] for item in concepts} >= {"antenna"}
+    measured = {row["head"]: row for row in edit["evaluation"]["heads"]}
+    told = {item["head"]: item for item in found["accuracy"]}
+    assert {item["split"] for item in found["accuracy"]} == {"validation"}
+    assert told.keys() == measured.keys()
+    for head, item in told.items():
+        assert item["before"] == pytest.approx(measured[head]["accuracy_before"])
+        assert item["after"] == measured[head]["accuracy_after"]
+
+    step(client, edit, "revert")
+    assert client.get(url).json() == before

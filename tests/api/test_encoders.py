@@ -67,7 +67,7 @@ def test_a_backend_must_keep_to_pytorch(
     monkeypatch.setattr(calibrate, "versions_of", lambda name: {})  # it need not be installed
     encoders = SharedEncoders("cpu", backend="onnx")
     if is_served:
-        shared = encoders._shared(encoders.load(two_models / "a").encoder.spec, two_models / "a")
+        shared = encoders._shared(encoders.load(two_models / "a").cbm.manifest, two_models / "a")
         assert shared.describe()["backend"] == "onnxruntime"
         assert shared.describe()["min_cosine"] == pytest.approx(1)
         return

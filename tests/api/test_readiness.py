@@ -91,6 +91,9 @@ def test_a_worker_must_show_itself(tmp_path: Path) -> None:
     worker_alive(tmp_path, 30, lambda: moment + 29)()
     with pytest.raises(Unavailable, match="for 31 s; the limit is 30 s"):
         worker_alive(tmp_path, 30, lambda: moment + 31)()
+    # the clock was set back: what a dead worker left must not count for hours
+    with pytest.raises(Unavailable, match="for 7200 s"):
+        worker_alive(tmp_path, 30, lambda: moment - 7200)()
 
 
 def test_what_a_worker_shows_is_what_is_looked_for(tmp_path: Path) -> None:

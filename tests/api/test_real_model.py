@@ -30,7 +30,7 @@ from tests.unit.encoders.tiny import tiny_encoder
 
 
 def write_model(root: Path, inputs: dict[str, str] | None = None) -> Path:
-    encoder = tiny_encoder(root / "encoder")
+    encoder = tiny_encoder(root / "tower")
     model = SaeModel(encoder.embed_dim, NUM_CONCEPTS, activation=TopK(6))
     sae = save_sae(root / "sae", model, inputs={"encoder": encoder.fingerprint})
     tables = make_dictionary()

@@ -1,5 +1,6 @@
 """The Open Inference Protocol: by hand, and by Triton's own client over a true socket."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from api.main import create_app
 from api.registry import Registry, serve_model
+from api.routes import v2
 from tests.api.conftest import OPTIONS, build, client_for
 from tests.api.fakes import CLASSES, FakePredictor, codes_of, photo
 from tests.api.live import serving
@@ -230,6 +232,37 @@ def test_a_key_is_asked_for(model_dir: Path) -> None:
     assert keyed.get("/v2/health/live").status_code == 200
     with_key = keyed.post(URL, json=body(photo(1)), headers={"X-API-Key": "k"})
     assert with_key.status_code == 200
+
+
+def runs_beside_the_loop(monkeypatch: pytest.MonkeyPatch, name: str, seen: list[bool]) -> None:
+    """Note for each call of a function of the routes whether it runs outside of the event loop."""
+    original = getattr(v2, name)
+
+    def noted(*given: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            seen.append(True)
+        else:
+            seen.append(False)
+        return original(*given)
+
+    monkeypatch.setattr(v2, name, noted)
+
+
+def test_bodies_are_decoded_beside_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base64 of megabytes takes a while, in which the loop has to answer others."""
+    seen: list[bool] = []
+    for name in ("read_call", "_instances", "_outputs"):
+        runs_beside_the_loop(monkeypatch, name, seen)
+    assert client.post(URL, json=body(photo(1))).status_code == 200
+    assert seen == [True, True]
+    text = base64.b64encode(photo(1)).decode()
+    instances = {"instances": [{"image": {"b64": text}}]}
+    assert client.post("/v1/models/clothing:predict", json=instances).status_code == 200
+    assert seen == [True, True, True]
 
 
 def test_version_one_predicts(client: TestClient) -> None:

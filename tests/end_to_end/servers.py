@@ -75,6 +75,21 @@ def postgres(folder: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def restart_postgres(folder: Path, mode: str) -> None:
+    """Stop the server in `folder` and start it again.
+
+    Args:
+        folder: as given to `postgres`.
+        mode: `fast` ends its sessions, `immediate` leaves it as a crash does.
+    """
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    program = postgres_programs() / "pg_ctl"
+    subprocess.run(
+        [*user, program, "-D", folder / "data", "-m", mode, "-w", "-l", folder / "log", "restart"],
+        check=True, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 @contextmanager
 def object_store() -> Iterator[dict[str, str]]:
     """An S3 store; the variables by which fsspec finds it, as in `deploy/docker-compose.yml`."""

@@ -146,6 +146,44 @@ def test_many_writers_make_one_chain(store, database) -> None:
     )
 
 
+def test_verifying_takes_its_turn_among_writers(store, database) -> None:
+    """Every look finds a whole list of a moment, however many write meanwhile."""
+    per_writer, writers = 12, 3
+    start, found, failures = threading.Barrier(writers + 2), [], []
+
+    def write(n: int) -> None:
+        start.wait()
+        for turn in range(per_writer):
+            with database.session() as session:
+                append_audit(session, author=str(n), action="a", subject=str(turn), detail={})
+
+    def look() -> None:
+        start.wait()
+        while any(thread.is_alive() for thread in threads[:writers]):
+            found.append(store.audit.verify())
+
+    def guarded(work, *given) -> None:
+        try:
+            work(*given)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(write, n)) for n in range(writers)]
+    threads += [threading.Thread(target=guarded, args=(look,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert found
+    assert all(check.intact for check in found)
+    assert store.audit.verify().entries == per_writer * writers
+    _, entries = store.audit.page(limit=99, offset=0)
+    for n in range(writers):  # each writer's entries in its own order
+        mine = [entry.subject for entry in entries if entry.author == str(n)]
+        assert mine == [str(turn) for turn in reversed(range(per_writer))]
+
+
 def test_a_change_that_fails_leaves_no_entry(store, database) -> None:
     with pytest.raises(ZeroDivisionError), database.session() as session:
         append_audit(session, author="a", action="a", subject="s", detail={})

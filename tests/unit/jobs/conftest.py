@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dncbm.jobs.client import JobClient
-from dncbm.jobs.places import Places
+from dncbm.jobs.places import KEEP_FAILED_HOURS, Places
 from dncbm.jobs.records import Job, Order
 
 HERE = Path(__file__).parent
@@ -37,14 +37,27 @@ class Installation:
         self.client = JobClient(Places.of(models, database=database))
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    def worker(self, *, concurrency: int = 1, total: int | None = None) -> subprocess.Popen[bytes]:
+    def worker(
+        self,
+        *,
+        concurrency: int = 1,
+        total: int | None = None,
+        clock: Path | None = None,
+        keep_failed_hours: float = KEEP_FAILED_HOURS,
+    ) -> subprocess.Popen[bytes]:
+        """A worker; the file `clock` holds the seconds by which its wall clock is wrong."""
         environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{HERE}", "OMP_NUM_THREADS": "1"}
+        environment |= {"WRONG_CLOCK": str(clock)} if clock else {}
         arguments = [str(self.models), self.database or "", str(concurrency), str(total or "")]
+        arguments.append(str(keep_failed_hours))
         process = subprocess.Popen(
             [sys.executable, str(HERE / "fake_stages.py"), *arguments], env=environment
         )
         self._workers.append(process)
         return process
+
+    def work(self, job: str) -> Path:
+        return self.client.places.work_root / job
 
     def submit(self, name: str = "model", priority: int = 0, **changes: Any) -> str:
         order = Order(**{"name": name, "pipeline": "discover", "model": name, "stages": STAGES}
