@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dncbm.encoders.batching import MAX_BATCH, Batcher, threads_alone
-from dncbm.encoders.streams import Streams, streams_for
+from dncbm.encoders.streams import Streams, streams_for, threads_of
 from dncbm.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class SharedEncoders:
         self._backend = ALIASES.get(backend, backend)
         self._max_batch = max_batch
         self._wait_seconds = wait_seconds
+        self._cores = torch.get_num_threads()
         self._by_spec: dict[str, SharedEncoder] = {}
 
     def load(self, path: Path) -> "Predictor":
@@ -80,8 +81,9 @@ class SharedEncoders:
         from dncbm.predictor import Predictor
         from dncbm.probe.store import load_cbm
 
-        shared = self._shared(str(load_cbm(path / "cbm").config["encoder"]), path)
-        return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
+        with threads_of(Streams(1, 1)):  # so that the batcher's are the only ones
+            shared = self._shared(str(load_cbm(path / "cbm").config["encoder"]), path)
+            return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
 
     def _shared(self, spec: str, model: Path) -> SharedEncoder:
         if spec not in self._by_spec:
@@ -102,7 +104,7 @@ class SharedEncoders:
     def _started(self, encoder: "Encoder", model: Path) -> SharedEncoder:
         from dncbm.encoders.backends.base import open_backend
 
-        streams = streams_for(encoder.device)
+        streams = streams_for(encoder.device, self._cores)
         choice = self._chosen(encoder, model, streams)
         backend = open_backend(encoder, choice.backend, streams)
         image = torch.zeros(1, 3, *encoder.image_size)

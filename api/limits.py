@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
+from dncbm.encoders.streams import compute_alone
 
 
 class Turn:
@@ -75,6 +76,7 @@ class InferenceLimiter:
                 )
             self._count_running(1)
             turn = Turn(self._release)
+            compute_alone()
             try:
                 yield turn
             finally:

@@ -65,7 +65,7 @@ class Encoder:
         self.preprocess = Preprocess(self.preprocess_config)
         size = self.preprocess_config["size"]
         self.image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self._model: Any = model.to(device).eval().requires_grad_(False)
+        self._model: Any = _laid_out(model.to(device)).eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.embed_dim = self._embed([""]).shape[1]
 
@@ -164,6 +164,16 @@ class Encoder:
         if dtype is None:
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+
+def _laid_out(model: nn.Module) -> nn.Module:
+    """The model with the layout of weights in which convolutions are fastest on its device.
+
+    Of a convolutional tower on one core, channels last take two thirds of the time for one image
+    and half of it for eight; the results differ by rounding.
+    """
+    is_on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
+    return model.to(memory_format=torch.channels_last) if is_on_cpu else model  # type: ignore[call-overload,no-any-return]
 
 
 class _ImageTower(nn.Module):
