@@ -3,8 +3,9 @@
     python -m benchmarks.serving.load --model DIR --photos clothing.zip
 
 Per number of clients: throughput, p50, p99 and failures. Beside them, in the same turn and with
-the same threads, what no service can beat: decoding and encoding one photo, and the bare pass
-over 32 preprocessed photos. `--soak SECONDS` adds a long run with memory before and after.
+the same threads, what no service can beat: decoding and encoding one photo, the bare pass over 32
+preprocessed photos, and decoding and encoding 32 photos in a process without HTTP. `--soak SECONDS`
+adds a long run with the memory every 30 s and its slope, `--soak-only` nothing else.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from dncbm.data.images import decode_image
 from dncbm.predictor import Predictor
 
 _BATCH = 32
+_EVERY = 30.0
+"""Seconds between two looks at the memory."""
 
 
 def main() -> None:
@@ -35,11 +38,15 @@ def main() -> None:
         photos = _photos(options.photos, options.images)
         bare = Bare(Predictor.load(model, device="cpu"), photos)
         settings = {"device": "cpu", "backend": options.backend}
-        with Served(model, waiting=max(options.clients), **settings) as served:
-            rows, ratios = _levels(served, bare, photos, options)
-        with Served(model, **settings) as served:
-            rows.append(_overload(served, photos, options.seconds))
-            if options.soak:
+        rows: list[Row] = []
+        ratios: dict[str, float | None] = {}
+        if not options.soak_only:
+            with Served(model, waiting=max(options.clients), **settings) as served:
+                rows, ratios = _levels(served, bare, photos, options)
+            with Served(model, **settings) as served:
+                rows.append(_overload(served, photos, options.seconds))
+        if options.soak:
+            with Served(model, **settings) as served:
                 rows.append(_soak(served, photos, options.soak))
     finish("serving", rows, ratios, options, notes=bare.notes)
 
@@ -55,6 +62,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--turns", type=int, default=4)
     options.add_argument("--backend", default="torch")
     options.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
+    options.add_argument("--soak-only", action="store_true")
     return options.parse_args()
 
 
@@ -179,10 +187,7 @@ def _levels(
             else:
                 rates.append(bare.rate(part))
             found = served.load(photos, clients, part)
-            level.seconds += found.seconds
-            level.latencies += found.latencies
-            level.statuses += found.statuses
-            level.cpu_seconds += found.cpu_seconds
+            level.add(found)
             if clients == 1:
                 latency.append(found.quantile(0.5) / ones[-1])
             else:
@@ -224,11 +229,22 @@ def _overload(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
 
 
 def _soak(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
+    """32 clients for a long time; the slope is of the second half, when all pools are full."""
     served.load(photos, 32, 10.0)
-    before = served.resident_mib
-    level = served.load(photos, 32, seconds)
-    row = _row(f"32 clients for {seconds:.0f} s", level)
-    return row | {"rss_before_mib": before, "rss_after_mib": served.resident_mib}
+    memory = [served.resident_mib]
+    whole = Level()
+    for _ in range(max(1, round(seconds / _EVERY))):
+        part = served.load(photos, 32, min(_EVERY, seconds))
+        whole.add(part)
+        memory.append(served.resident_mib)
+        print(f"{whole.seconds:7.0f} s {memory[-1]:9,.1f} MiB {part.rate:7.1f} photos/s", flush=True)
+    row = _row(f"32 clients for {seconds:.0f} s", whole)
+    row |= {"rss_before_mib": memory[0], "rss_after_mib": memory[-1]}
+    row["rss_mib"] = [round(value, 1) for value in memory]
+    late = memory[len(memory) // 2 :]
+    if len(late) > 2:
+        row["mib_per_minute"] = 60 / _EVERY * statistics.linear_regression(range(len(late)), late)[0]
+    return row
 
 
 def _photos(path: Path | None, number: int) -> list[bytes]:
