@@ -111,9 +111,14 @@ class UploadLimiter:
         """Uploads that are being read now."""
         return self._reading
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a new upload would be turned away at once."""
+        return self._reading >= self._places
+
     def refuse_when_full(self) -> None:
         """Raise `Overloaded` unless an upload would be read now."""
-        if self._reading >= self._places:
+        if self.is_full:
             raise Overloaded(
                 f"The service already reads {self._places} uploads, its limit. Try again shortly."
             )
