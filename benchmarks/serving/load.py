@@ -237,13 +237,17 @@ def _soak(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
         part = served.load(photos, 32, min(_EVERY, seconds))
         whole.add(part)
         memory.append(served.resident_mib)
-        print(f"{whole.seconds:7.0f} s {memory[-1]:9,.1f} MiB {part.rate:7.1f} photos/s", flush=True)
+        print(
+            f"{whole.seconds:7.0f} s {memory[-1]:9,.1f} MiB {part.rate:7.1f} photos/s", flush=True
+        )
     row = _row(f"32 clients for {seconds:.0f} s", whole)
     row |= {"rss_before_mib": memory[0], "rss_after_mib": memory[-1]}
     row["rss_mib"] = [round(value, 1) for value in memory]
     late = memory[len(memory) // 2 :]
     if len(late) > 2:
-        row["mib_per_minute"] = 60 / _EVERY * statistics.linear_regression(range(len(late)), late)[0]
+        row["mib_per_minute"] = (
+            60 / _EVERY * statistics.linear_regression(range(len(late)), late)[0]
+        )
     return row
 
 

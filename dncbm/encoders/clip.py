@@ -167,13 +167,18 @@ class Encoder:
 
 
 def _laid_out(model: nn.Module) -> nn.Module:
-    """The model with the layout of weights in which convolutions are fastest on its device.
+    """The model with the layout of weights in which convolutions are fastest on a processor.
 
-    Of a convolutional tower on one core, channels last take two thirds of the time for one image
-    and half of it for eight; the results differ by rounding.
+    With channels last a convolutional tower takes on one core two thirds of the time for one image
+    and half of it for eight; its results differ by rounding. A transformer's only convolution,
+    that of its patches, gains nothing and stays as it is.
     """
-    is_on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
-    return model.to(memory_format=torch.channels_last) if is_on_cpu else model  # type: ignore[call-overload,no-any-return]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    if len(layers) < 2 or layers[0].weight.device.type != "cpu":
+        return model
+    for layer in layers:
+        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 class _ImageTower(nn.Module):
