@@ -19,6 +19,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = (
         options.concurrency + options.waiting + _LIGHT_THREADS
     )
+    app.openapi()  # asked for by the page and by every query, and takes a while to make
     # Models and libraries stay for good: collections that visit them all stop every thread.
     gc.collect()
     gc.freeze()

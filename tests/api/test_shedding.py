@@ -1,4 +1,4 @@
-"""A full service answers before it does anything else, in the words and with the headers as ever."""
+"""A full service answers before it does anything else, in the words and headers as ever."""
 
 import asyncio
 from dataclasses import replace
