@@ -9,6 +9,7 @@ adds a long run with the memory every 30 s and its slope, `--soak-only` nothing 
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +40,9 @@ def main() -> None:
         photos = _photos(options.photos, options.images)
         bare = Bare(Predictor.load(model, device="cpu"), photos)
         settings = {"device": "cpu", "backend": options.backend}
+        notes: dict[str, float] = dict(bare.notes)
+        if not options.soak_only:
+            notes["mib_per_extra_model"] = _extra_model(model, Path(folder), settings)
         rows: list[Row] = []
         ratios: dict[str, float | None] = {}
         if not options.soak_only:
@@ -48,7 +53,7 @@ def main() -> None:
         if options.soak:
             with Served(model, **settings) as served:
                 rows.append(_soak(served, photos, options.soak))
-    finish("serving", rows, ratios, options, notes=bare.notes)
+    finish("serving", rows, ratios, options, notes=notes)
 
 
 def _options() -> argparse.Namespace:
@@ -94,6 +99,23 @@ class Bare:
             _repeated(lambda: self._predictor.encoder.encode_images(self._pixels), seconds / 2)
         )
         return max(whole, self._streams(seconds / 2))
+
+    def whole(self, seconds: float) -> float:
+        """Photos per second where 32 at a time are decoded and embedded, a stream per core."""
+        until = time.perf_counter() + seconds
+        start = time.perf_counter()
+
+        def rounds(_: int) -> int:
+            torch.set_num_threads(1)
+            done = 0
+            while time.perf_counter() < until:
+                images = [decode_image(photo) for photo in self._photos[:_BATCH]]
+                done += len(self._predictor.embed(images))
+            return done
+
+        with ThreadPoolExecutor(self._cores) as pool:
+            done = sum(pool.map(rounds, range(self._cores)))
+        return done / (time.perf_counter() - start)
 
     def _streams(self, seconds: float) -> float:
         until = time.perf_counter() + seconds
@@ -177,7 +199,7 @@ def _levels(
     levels = {clients: Level() for clients in options.clients}
     latency: list[float] = []
     throughput: dict[int, list[float]] = {clients: [] for clients in options.clients}
-    ones, rates = [], []
+    ones, rates, wholes = [], [], []
     part = options.seconds / options.turns
     served.load(photos, 8, 1.0)
     for _ in range(options.turns):
@@ -186,6 +208,7 @@ def _levels(
                 ones.append(bare.one(part))
             else:
                 rates.append(bare.rate(part))
+                wholes.append(bare.whole(part))
             found = served.load(photos, clients, part)
             level.add(found)
             if clients == 1:
@@ -197,12 +220,18 @@ def _levels(
         {"what": "bare decode + encode, 1", "p50_ms": 1000 * statistics.median(ones or [0])}
     )
     rows.append({"what": "bare pass, 32", "images_per_s": statistics.median(rates or [0])})
+    rows.append(
+        {"what": "bare decode + pass, 32", "images_per_s": statistics.median(wholes or [0])}
+    )
     ratios: dict[str, float | None] = {}
     if latency:
         ratios["p50 at 1 client / bare"] = statistics.median(latency)
     for clients, found_rates in throughput.items():
         if found_rates:
             ratios[f"throughput at {clients} clients / bare"] = statistics.median(found_rates)
+    if wholes:
+        share = statistics.median(wholes) / statistics.median(rates)
+        ratios["decode + pass / bare: no service is above"] = share
     return rows, ratios
 
 
@@ -226,6 +255,18 @@ def _overload(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
         "healthz_p99_ms": 1000 * health.quantile(0.99),
         "healthz_max_ms": 1000 * health.quantile(1.0),
     }
+
+
+def _extra_model(model: Path, folder: Path, settings: dict[str, Any]) -> float:
+    """Memory of a further model of the same encoder: of four at once, less that of one."""
+    resident = []
+    for number in (1, 4):
+        root = folder / f"models-{number}"
+        for copy in range(number):
+            shutil.copytree(model, root / f"m{copy}", ignore=shutil.ignore_patterns("embeddings"))
+        with Served(root, **settings) as served:
+            resident.append(served.resident_mib)
+    return round((resident[1] - resident[0]) / 3, 1)
 
 
 def _soak(served: Served, photos: Sequence[bytes], seconds: float) -> Row:

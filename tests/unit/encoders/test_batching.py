@@ -59,6 +59,14 @@ def behind_a_pass(
     return made
 
 
+def let_go(backend: Gated, made: list["Future[Tensor]"]) -> list[float]:
+    """Open the gate once one more pass has begun; the single rows of the calls."""
+    assert backend.entered.acquire(timeout=60)
+    assert backend.gate is not None
+    backend.gate.set()
+    return [future.result(60).item() for future in made]
+
+
 def test_calls_that_come_during_a_pass_make_the_next_one() -> None:
     backend = Gated()
     batcher = Batcher(backend, ONE, max_batch=4)
@@ -176,9 +184,7 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
     with ThreadPoolExecutor(2) as pool:
         made = behind_a_pass(backend, batcher, pool)
         made.append(pool.submit(batcher, pixels(9)))
-        assert backend.entered.acquire(timeout=60)
-        backend.gate.set()
-        assert [future.result(60).item() for future in made] == [0, 18]
+        assert let_go(backend, made) == [0, 18]
     assert threads[20:] == [2, 1]
 
 
@@ -193,9 +199,7 @@ def test_while_others_run_a_pass_waits_until_calls_cease_to_come() -> None:
             assert waiting(batcher, number)
         batcher._settle = lambda: 0.0  # type: ignore[method-assign]
         made.append(pool.submit(batcher, pixels(4)))
-        assert backend.entered.acquire(timeout=60)
-        backend.gate.set()
-        assert [future.result(60).item() for future in made] == [0, 2, 4, 6, 8]
+        assert let_go(backend, made) == [0, 2, 4, 6, 8]
     assert backend.passes == [[0], [1, 2, 3, 4]]
 
 
@@ -206,9 +210,7 @@ def test_a_full_pass_waits_for_nobody() -> None:
         made = behind_a_pass(backend, batcher, pool)
         batcher._settle = lambda: LONG  # type: ignore[method-assign]
         made += [pool.submit(batcher, pixels(number)) for number in (1, 2)]
-        assert backend.entered.acquire(timeout=60)
-        backend.gate.set()
-        assert [future.result(60).item() for future in made] == [0, 2, 4]
+        assert let_go(backend, made) == [0, 2, 4]
 
 
 def test_every_call_gets_its_own_rows() -> None:
