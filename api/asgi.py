@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from api.allocator import limit_arenas
 from api.configuration import load_settings
 from api.curation import Curation
 from api.drift import DriftWatch
@@ -49,6 +50,7 @@ def application() -> FastAPI:
 
 def assemble(settings: Settings) -> FastAPI:
     """The service that these settings describe; raises like `application`."""
+    limit_arenas()
     if settings.otel:
         export_spans()
     encoders = SharedEncoders(

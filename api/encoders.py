@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dncbm.encoders.batching import MAX_BATCH, Batcher, threads_alone
-from dncbm.encoders.streams import Streams, streams_for
+from dncbm.encoders.streams import Streams, streams_for, threads_of
 from dncbm.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class SharedEncoders:
         self._backend = ALIASES.get(backend, backend)
         self._max_batch = max_batch
         self._wait_seconds = wait_seconds
+        self._cores = torch.get_num_threads()
         self._by_spec: dict[str, SharedEncoder] = {}
 
     def load(self, path: Path) -> "Predictor":
@@ -81,8 +82,9 @@ class SharedEncoders:
         from dncbm.artifacts import load_manifest
         from dncbm.predictor import Predictor
 
-        shared = self._shared(load_manifest(path / "cbm", "cbm"), path)
-        return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
+        with threads_of(Streams(1, 1)):  # so that the batcher's are the only ones
+            shared = self._shared(load_manifest(path / "cbm", "cbm"), path)
+            return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
 
     def _shared(self, cbm: "Manifest", model: Path) -> SharedEncoder:
         from dncbm.encoders.carried import candidates
@@ -107,7 +109,7 @@ class SharedEncoders:
     def _started(self, encoder: "Encoder", model: Path) -> SharedEncoder:
         from dncbm.encoders.backends.base import open_backend
 
-        streams = streams_for(encoder.device)
+        streams = streams_for(encoder.device, self._cores)
         choice = self._chosen(encoder, model, streams)
         backend = open_backend(encoder, choice.backend, streams)
         image = torch.zeros(1, 3, *encoder.image_size)

@@ -1,5 +1,6 @@
 """What happens when the service starts and ends."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = (
         options.concurrency + options.waiting + _LIGHT_THREADS
     )
+    app.openapi()  # asked for by the page and by every query, and takes a while to make
+    # Models and libraries stay for good: collections that visit them all stop every thread.
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     for close in getattr(app.state, "on_shutdown", []):
         await run_in_threadpool(close)

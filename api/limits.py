@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Overloaded, PayloadTooLarge, UploadTooSlow
+from dncbm.encoders.streams import compute_alone
 
 
 class Turn:
@@ -75,6 +76,7 @@ class InferenceLimiter:
                 )
             self._count_running(1)
             turn = Turn(self._release)
+            compute_alone()
             try:
                 yield turn
             finally:
@@ -109,9 +111,14 @@ class UploadLimiter:
         """Uploads that are being read now."""
         return self._reading
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a new upload would be turned away at once."""
+        return self._reading >= self._places
+
     def refuse_when_full(self) -> None:
         """Raise `Overloaded` unless an upload would be read now."""
-        if self._reading >= self._places:
+        if self.is_full:
             raise Overloaded(
                 f"The service already reads {self._places} uploads, its limit. Try again shortly."
             )

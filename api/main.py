@@ -35,6 +35,7 @@ from api.schemas import Problem
 from api.security import CheckHost, SecurityHeaders
 from api.service import Service, refuse_unknown_query, require_key, require_key_of_browser
 from api.settings import ServiceOptions
+from api.shedding import ShedLoad
 from api.tracing import Tracer, open_tracer
 from dncbm.artifacts import package_version
 from dncbm.jobs.client import JobClient
@@ -142,6 +143,7 @@ def _add_middleware(app: FastAPI, service: Service, tracer: Tracer) -> None:
     )
     app.add_middleware(BodyLimit, limit=options.max_upload_bytes, seconds=options.read_seconds)
     app.add_middleware(AnswerFailures)
+    app.add_middleware(ShedLoad, limiter=service.limiter, uploads=service.uploads)
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -35,6 +35,10 @@ def serve(
         int | None, typer.Option(help="Port to listen on; 8000.", min=1, max=65535)
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="What embeds photos: torch, onnx, openvino, or auto for the fastest."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Serve a public address without keys.")
@@ -59,6 +63,7 @@ def serve(
         host=host,
         port=port,
         device=_device(device),
+        backend=backend,
         allow_open=allow_open or None,
         worker=worker,
     )

@@ -39,6 +39,13 @@ class Level:
         """Answers that are neither 200 nor an honest 503."""
         return sum(count for status, count in self.statuses.items() if status not in (200, 503))
 
+    def add(self, other: "Level") -> None:
+        """Take in what was seen in further seconds."""
+        self.seconds += other.seconds
+        self.latencies += other.latencies
+        self.statuses += other.statuses
+        self.cpu_seconds += other.cpu_seconds
+
     def quantile(self, share: float) -> float:
         """Seconds."""
         ranked = sorted(self.latencies)

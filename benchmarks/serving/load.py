@@ -3,11 +3,13 @@
     python -m benchmarks.serving.load --model DIR --photos clothing.zip
 
 Per number of clients: throughput, p50, p99 and failures. Beside them, in the same turn and with
-the same threads, what no service can beat: decoding and encoding one photo, and the bare pass
-over 32 preprocessed photos. `--soak SECONDS` adds a long run with memory before and after.
+the same threads, what no service can beat: decoding and encoding one photo, the bare pass over 32
+preprocessed photos, and decoding and encoding 32 photos in a process without HTTP. `--soak SECONDS`
+adds a long run with the memory every 30 s and its slope, `--soak-only` nothing else.
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -15,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +28,8 @@ from dncbm.data.images import decode_image
 from dncbm.predictor import Predictor
 
 _BATCH = 32
+_EVERY = 30.0
+"""Seconds between two looks at the memory."""
 
 
 def main() -> None:
@@ -35,13 +40,20 @@ def main() -> None:
         photos = _photos(options.photos, options.images)
         bare = Bare(Predictor.load(model, device="cpu"), photos)
         settings = {"device": "cpu", "backend": options.backend}
-        with Served(model, waiting=max(options.clients), **settings) as served:
-            rows, ratios = _levels(served, bare, photos, options)
-        with Served(model, **settings) as served:
-            rows.append(_overload(served, photos, options.seconds))
-            if options.soak:
+        notes: dict[str, float] = dict(bare.notes)
+        if not options.soak_only:
+            notes["mib_per_extra_model"] = _extra_model(model, Path(folder), settings)
+        rows: list[Row] = []
+        ratios: dict[str, float | None] = {}
+        if not options.soak_only:
+            with Served(model, waiting=max(options.clients), **settings) as served:
+                rows, ratios = _levels(served, bare, photos, options)
+            with Served(model, **settings) as served:
+                rows.append(_overload(served, photos, options.seconds))
+        if options.soak:
+            with Served(model, **settings) as served:
                 rows.append(_soak(served, photos, options.soak))
-    finish("serving", rows, ratios, options, notes=bare.notes)
+    finish("serving", rows, ratios, options, notes=notes)
 
 
 def _options() -> argparse.Namespace:
@@ -55,6 +67,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--turns", type=int, default=4)
     options.add_argument("--backend", default="torch")
     options.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
+    options.add_argument("--soak-only", action="store_true")
     return options.parse_args()
 
 
@@ -86,6 +99,23 @@ class Bare:
             _repeated(lambda: self._predictor.encoder.encode_images(self._pixels), seconds / 2)
         )
         return max(whole, self._streams(seconds / 2))
+
+    def whole(self, seconds: float) -> float:
+        """Photos per second where 32 at a time are decoded and embedded, a stream per core."""
+        until = time.perf_counter() + seconds
+        start = time.perf_counter()
+
+        def rounds(_: int) -> int:
+            torch.set_num_threads(1)
+            done = 0
+            while time.perf_counter() < until:
+                images = [decode_image(photo) for photo in self._photos[:_BATCH]]
+                done += len(self._predictor.embed(images))
+            return done
+
+        with ThreadPoolExecutor(self._cores) as pool:
+            done = sum(pool.map(rounds, range(self._cores)))
+        return done / (time.perf_counter() - start)
 
     def _streams(self, seconds: float) -> float:
         until = time.perf_counter() + seconds
@@ -169,7 +199,7 @@ def _levels(
     levels = {clients: Level() for clients in options.clients}
     latency: list[float] = []
     throughput: dict[int, list[float]] = {clients: [] for clients in options.clients}
-    ones, rates = [], []
+    ones, rates, wholes = [], [], []
     part = options.seconds / options.turns
     served.load(photos, 8, 1.0)
     for _ in range(options.turns):
@@ -178,11 +208,9 @@ def _levels(
                 ones.append(bare.one(part))
             else:
                 rates.append(bare.rate(part))
+                wholes.append(bare.whole(part))
             found = served.load(photos, clients, part)
-            level.seconds += found.seconds
-            level.latencies += found.latencies
-            level.statuses += found.statuses
-            level.cpu_seconds += found.cpu_seconds
+            level.add(found)
             if clients == 1:
                 latency.append(found.quantile(0.5) / ones[-1])
             else:
@@ -192,12 +220,18 @@ def _levels(
         {"what": "bare decode + encode, 1", "p50_ms": 1000 * statistics.median(ones or [0])}
     )
     rows.append({"what": "bare pass, 32", "images_per_s": statistics.median(rates or [0])})
+    rows.append(
+        {"what": "bare decode + pass, 32", "images_per_s": statistics.median(wholes or [0])}
+    )
     ratios: dict[str, float | None] = {}
     if latency:
         ratios["p50 at 1 client / bare"] = statistics.median(latency)
     for clients, found_rates in throughput.items():
         if found_rates:
             ratios[f"throughput at {clients} clients / bare"] = statistics.median(found_rates)
+    if wholes:
+        share = statistics.median(wholes) / statistics.median(rates)
+        ratios["decode + pass / bare: no service is above"] = share
     return rows, ratios
 
 
@@ -223,12 +257,39 @@ def _overload(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
     }
 
 
+def _extra_model(model: Path, folder: Path, settings: dict[str, Any]) -> float:
+    """Memory of a further model of the same encoder: of four at once, less that of one."""
+    resident = []
+    for number in (1, 4):
+        root = folder / f"models-{number}"
+        for copy in range(number):
+            shutil.copytree(model, root / f"m{copy}", ignore=shutil.ignore_patterns("embeddings"))
+        with Served(root, **settings) as served:
+            resident.append(served.resident_mib)
+    return round((resident[1] - resident[0]) / 3, 1)
+
+
 def _soak(served: Served, photos: Sequence[bytes], seconds: float) -> Row:
+    """32 clients for a long time; the slope is of the second half, when all pools are full."""
     served.load(photos, 32, 10.0)
-    before = served.resident_mib
-    level = served.load(photos, 32, seconds)
-    row = _row(f"32 clients for {seconds:.0f} s", level)
-    return row | {"rss_before_mib": before, "rss_after_mib": served.resident_mib}
+    memory = [served.resident_mib]
+    whole = Level()
+    for _ in range(max(1, round(seconds / _EVERY))):
+        part = served.load(photos, 32, min(_EVERY, seconds))
+        whole.add(part)
+        memory.append(served.resident_mib)
+        print(
+            f"{whole.seconds:7.0f} s {memory[-1]:9,.1f} MiB {part.rate:7.1f} photos/s", flush=True
+        )
+    row = _row(f"32 clients for {seconds:.0f} s", whole)
+    row |= {"rss_before_mib": memory[0], "rss_after_mib": memory[-1]}
+    row["rss_mib"] = [round(value, 1) for value in memory]
+    late = memory[len(memory) // 2 :]
+    if len(late) > 2:
+        row["mib_per_minute"] = (
+            60 / _EVERY * statistics.linear_regression(range(len(late)), late)[0]
+        )
+    return row
 
 
 def _photos(path: Path | None, number: int) -> list[bytes]:

@@ -34,6 +34,8 @@ MAX_BATCH = 32
 """Images of one pass: throughput is flat beyond it."""
 LINGER = 0.004
 _BUSY_PATIENCE = 4
+_SETTLE = 0.01
+_SETTLE_SHARE = 0.25
 _CLEARLY_FASTER = 1.15
 _TRIES = 5
 
@@ -54,10 +56,11 @@ class Batcher:
     Args:
         backend: what computes a pass.
         streams: passes at the same time, and threads of each.
-        alone_threads: threads of a pass while no other runs; see `threads_alone`.
+        alone_threads: threads of a pass while no other runs; see `threads_alone`. Only the first
+            stream takes them: see `dncbm.encoders.streams`.
         max_batch: most images of a pass; a single call may have more.
-        linger: seconds that a pass waits for expected calls; four times as long while other
-            passes run.
+        linger: seconds that a pass waits for expected calls. While other passes run, which keep
+            the cores busy, it waits four times as long, and until calls have ceased to come.
         wait_seconds: longest wait of a call for its rows.
 
     Raises:
@@ -89,12 +92,16 @@ class Batcher:
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
         self._waiting: deque[_Call] = deque()
+        self._arrived = 0
         self._expected = 0
-        self._free = 0
+        self._idle: set[int] = set()
+        self._pass_seconds = 0.0
         self._is_closed = False
         self._own = threading.local()
         for number in range(streams.count):
-            threading.Thread(target=self._work, name=f"encode-{number}", daemon=True).start()
+            threading.Thread(
+                target=self._work, args=(number,), name=f"encode-{number}", daemon=True
+            ).start()
 
     def __call__(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embeddings of one call's images, computed in the company of others.
@@ -107,6 +114,7 @@ class Batcher:
             if self._is_closed:
                 raise Unavailable("The service is shutting down. Try again shortly.")
             self._waiting.append(call)
+            self._arrived += 1
             self._arrive()
             self._changed.notify_all()
         try:
@@ -145,41 +153,66 @@ class Batcher:
             self._own.is_expected = False
             self._expected -= 1
 
-    def _work(self) -> None:
-        while calls := self._next():
-            threads = self._threads_now()
+    def _work(self, number: int) -> None:
+        while calls := self._next(number):
+            threads = self._threads_of(number)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+            started = time.perf_counter()
             self._answer(calls)
+            self._pass_seconds = time.perf_counter() - started
 
-    def _next(self) -> list[_Call]:
+    def _next(self, number: int) -> list[_Call]:
         """The calls of the next pass, not empty until the batcher is closed."""
         with self._changed:
-            self._free += 1
+            self._idle.add(number)
             try:
                 while True:
-                    self._changed.wait_for(lambda: self._waiting or self._is_closed)
-                    if self._expected:
-                        self._changed.wait_for(self._is_complete, timeout=self._patience())
+                    self._changed.wait_for(lambda: self._is_wanted(number))
+                    self._gather()
                     calls = self._taken()
                     if calls or (self._is_closed and not self._waiting):
                         return calls
             finally:
-                self._free -= 1
+                self._idle.discard(number)
+                self._changed.notify_all()  # the next stream takes what is left
 
-    def _patience(self) -> float:
-        """Seconds to wait for expected calls: more while other streams keep the cores busy."""
-        return self._linger * (1 if self._free == self.streams.count else _BUSY_PATIENCE)
+    def _is_wanted(self, number: int) -> bool:
+        """Whether this stream has to do something: the others leave the first call to the first."""
+        return self._is_closed or bool(self._waiting and (number == 0 or 0 not in self._idle))
+
+    def _gather(self) -> None:
+        """Wait for calls that are worth it to be in the same pass."""
+        if len(self._idle) == self.streams.count:
+            if self._expected:
+                self._changed.wait_for(self._is_complete, timeout=self._linger)
+            return
+        end = time.monotonic() + max(self._linger * _BUSY_PATIENCE, self._settle())
+        while not self._is_full() and (left := end - time.monotonic()) > 0:
+            seen = self._arrived
+            has_come = self._changed.wait_for(
+                lambda seen=seen: self._arrived != seen or self._is_full(),  # type: ignore[misc]
+                timeout=min(left, left if self._expected else self._settle()),
+            )
+            if not has_come and not self._expected:
+                return
+
+    def _settle(self) -> float:
+        """Seconds without a call after which no more are waited for while other passes run."""
+        return min(_SETTLE, _SETTLE_SHARE * self._pass_seconds)
 
     def _is_complete(self) -> bool:
         """Whether nothing is gained by waiting longer."""
+        return not self._expected or self._is_full()
+
+    def _is_full(self) -> bool:
         images = sum(len(call.pixels) for call in self._waiting)
-        return not self._expected or images >= self.max_batch or self._is_closed
+        return images >= self.max_batch or self._is_closed
 
     def _taken(self) -> list[_Call]:
         """From the front of the queue a fair share for the streams that have nothing to do."""
         images = sum(len(call.pixels) for call in self._waiting)
-        share = min(self.max_batch, math.ceil(images / max(1, self._free)))
+        share = min(self.max_batch, math.ceil(images / max(1, len(self._idle))))
         calls: list[_Call] = []
         count = 0
         while self._waiting and (not calls or count + len(self._waiting[0].pixels) <= share):
@@ -189,10 +222,10 @@ class Batcher:
                 count += len(call.pixels)
         return calls
 
-    def _threads_now(self) -> int:
-        """All cores where no other stream works, else this stream's own."""
-        is_alone = self._free == self.streams.count - 1 and not self._waiting
-        return self._alone_threads if is_alone else self.streams.threads
+    def _threads_of(self, number: int) -> int:
+        """All cores for the first stream where no other works, else a stream's own."""
+        is_alone = len(self._idle) == self.streams.count - 1 and not self._waiting
+        return self._alone_threads if number == 0 and is_alone else self.streams.threads
 
     def _answer(self, calls: list[_Call]) -> None:
         try:

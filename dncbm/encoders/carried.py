@@ -1,6 +1,6 @@
 """Encoders that lie in a folder of this machine, and the copies of them that travel with a model.
 
-A model names its encoder. Where that is an artifact (`bcos:DIR`, `trained:DIR`, or DIR alone for
+A model names its encoder. Where that is an artifact (`bcos:DIR`, `guided:DIR`, `trained:DIR`, or DIR alone for
 the latter), a bundle holds a copy beside the model's own parts, and so it does for the encoders
 which that one was made of. Whatever is opened is compared with the fingerprint that was recorded,
 so a copy is never believed.
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dncbm.artifacts import MANIFEST, Manifest, load_manifest
-from dncbm.encoders.spec import BCOS, MINI
+from dncbm.encoders.spec import BCOS, GUIDED, MINI
 from dncbm.errors import ArtifactError
 
-KIND_OF: Mapping[str, str] = {BCOS: "bcos", "trained": "encoder"}
+KIND_OF: Mapping[str, str] = {BCOS: "bcos", GUIDED: "guided", "trained": "encoder"}
 """Kind of the artifact, which is its name within a directory, by the scheme of the encoder."""
 _SCHEME_OF = {kind: scheme for scheme, kind in KIND_OF.items()}
 _ALONE = "encoder"

@@ -1,10 +1,12 @@
 """One encoder for several models, and what a backend must keep to."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from api.allocator import limit_arenas
 from api.asgi import application
 from api.encoders import SharedEncoders, batcher_of, serving_details
 from dncbm.encoders import calibrate
@@ -73,3 +75,18 @@ def test_a_backend_must_keep_to_pytorch(
         return
     with pytest.raises(InvalidInput, match=r"'onnxruntime' has a cosine of 0\.\d+ .*auto or torch"):
         encoders.load(two_models / "a")
+
+
+def test_loading_leaves_no_team_of_threads(two_models: Path) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    encoders = SharedEncoders("cpu")
+    shared = encoders._shared
+    encoders._shared = lambda *which: (seen.append(torch.get_num_threads()), shared(*which))[1]  # type: ignore[method-assign, func-returns-value]
+    streams = batcher_of(encoders.load(two_models / "a")).streams
+    assert seen == [1]
+    assert (torch.get_num_threads(), streams.cores) == (before, before)
+
+
+def test_the_heap_has_few_arenas() -> None:
+    assert limit_arenas() == (sys.platform.startswith("linux"))

@@ -1,3 +1,4 @@
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from api.errors import Overloaded
 from api.limits import InferenceLimiter
@@ -76,3 +78,21 @@ def test_full_names_the_capacity() -> None:
     limiter = InferenceLimiter(concurrency=1, waiting=0, wait_seconds=0)
     with limiter.slot(), pytest.raises(Overloaded, match="runs or queues 1 inference"):
         limiter.refuse_when_full()
+
+
+def test_a_thread_with_a_slot_computes_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with InferenceLimiter(concurrency=1, waiting=0, wait_seconds=0).slot():
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_there_at_the_start_is_not_collected_again(
+    model_dir: Path, predictor: FakePredictor
+) -> None:
+    with client_for(build(model_dir, predictor)):
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0

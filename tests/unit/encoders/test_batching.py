@@ -59,6 +59,14 @@ def behind_a_pass(
     return made
 
 
+def let_go(backend: Gated, made: list["Future[Tensor]"]) -> list[float]:
+    """Open the gate once one more pass has begun; the single rows of the calls."""
+    assert backend.entered.acquire(timeout=60)
+    assert backend.gate is not None
+    backend.gate.set()
+    return [future.result(60).item() for future in made]
+
+
 def test_calls_that_come_during_a_pass_make_the_next_one() -> None:
     backend = Gated()
     batcher = Batcher(backend, ONE, max_batch=4)
@@ -157,6 +165,52 @@ def test_streams_that_have_nothing_to_do_share_the_queue() -> None:
         late.submit(backend.gate.set)
         assert [future.result(60).item() for future in made] == [0, 2, 4, 6]
     assert sorted(map(len, backend.passes)) == [2, 2]
+
+
+def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> None:
+    threads: list[int] = []
+    backend = Gated()
+
+    def embed(batch: Tensor) -> Tensor:
+        threads.append(torch.get_num_threads())
+        return backend(batch)
+
+    batcher = Batcher(embed, Streams(2, 1), alone_threads=2)
+    assert reached(lambda: len(batcher._idle) == 2)
+    for value in range(20):  # whichever thread the system wakes first
+        assert batcher(pixels(value)).item() == 2 * value
+        assert reached(lambda: len(batcher._idle) == 2)
+    assert threads == [2] * 20
+    with ThreadPoolExecutor(2) as pool:
+        made = behind_a_pass(backend, batcher, pool)
+        made.append(pool.submit(batcher, pixels(9)))
+        assert let_go(backend, made) == [0, 18]
+    assert threads[20:] == [2, 1]
+
+
+def test_while_others_run_a_pass_waits_until_calls_cease_to_come() -> None:
+    backend = Gated()
+    batcher = Batcher(backend, Streams(2, 1), linger=0.0)
+    with ThreadPoolExecutor(8) as pool:
+        made = behind_a_pass(backend, batcher, pool)
+        batcher._settle = lambda: LONG  # type: ignore[method-assign]
+        for number in range(1, 4):
+            made.append(pool.submit(batcher, pixels(number)))
+            assert waiting(batcher, number)
+        batcher._settle = lambda: 0.0  # type: ignore[method-assign]
+        made.append(pool.submit(batcher, pixels(4)))
+        assert let_go(backend, made) == [0, 2, 4, 6, 8]
+    assert backend.passes == [[0], [1, 2, 3, 4]]
+
+
+def test_a_full_pass_waits_for_nobody() -> None:
+    backend = Gated()
+    batcher = Batcher(backend, Streams(2, 1), max_batch=2)
+    with ThreadPoolExecutor(8) as pool:
+        made = behind_a_pass(backend, batcher, pool)
+        batcher._settle = lambda: LONG  # type: ignore[method-assign]
+        made += [pool.submit(batcher, pixels(number)) for number in (1, 2)]
+        assert let_go(backend, made) == [0, 2, 4]
 
 
 def test_every_call_gets_its_own_rows() -> None:

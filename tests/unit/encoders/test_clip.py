@@ -28,6 +28,19 @@ def test_images_are_embedded_as_open_clip_embeds_them(encoder: Encoder) -> None:
     torch.testing.assert_close(encoder.encode_images(pixels), theirs, rtol=0, atol=0)
 
 
+def test_convolutions_run_with_channels_last() -> None:
+    encoder = load_encoder("mini", device="cpu")
+    tower = encoder.image_tower()
+    layers = [layer for layer in tower.modules() if isinstance(layer, torch.nn.Conv2d)]
+    last = torch.channels_last
+    assert all(layer.weight.is_contiguous(memory_format=last) for layer in layers)
+    pixels = torch.stack([encoder.preprocess(noise(i, 30, 22)) for i in range(3)])
+    found = encoder.encode_images(pixels)
+    for layer in layers:
+        layer.weight.data = layer.weight.data.contiguous()
+    torch.testing.assert_close(found, encoder.encode_images(pixels), rtol=1e-4, atol=1e-5)
+
+
 def test_embeddings_can_be_trained_on(encoder: Encoder) -> None:
     weight = torch.ones(12, requires_grad=True)
     embeddings, texts = encoder.embed_pil([noise(1)]), encoder.encode_texts(["cat"])
