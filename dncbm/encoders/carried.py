@@ -1,9 +1,9 @@
 """Encoders that lie in a folder of this machine, and the copies of them that travel with a model.
 
-A model names its encoder. Where that is an artifact (`bcos:DIR`, `guided:DIR`, `trained:DIR`, or DIR alone for
-the latter), a bundle holds a copy beside the model's own parts, and so it does for the encoders
-which that one was made of. Whatever is opened is compared with the fingerprint that was recorded,
-so a copy is never believed.
+A model names its encoder. Where that is an artifact (`bcos:DIR`, `guided:DIR`, `trained:DIR`, or
+DIR alone for the latter), a bundle holds a copy beside the model's own parts, and so it does for
+the encoders which that one was made of. Whatever is opened is compared with the fingerprint that
+was recorded, so a copy is never believed.
 """
 
 from collections.abc import Mapping
@@ -85,6 +85,6 @@ def _base_of(manifest: Manifest) -> str:
     if isinstance(text, dict):
         return str(text.get("encoder", MINI))
     blueprint = config.get("blueprint")
-    if manifest.kind != KIND_OF[BCOS] or not isinstance(blueprint, dict):
+    if manifest.kind not in (BCOS, GUIDED) or not isinstance(blueprint, dict):
         return MINI
     return str(blueprint["name"]) if blueprint.get("family") == "encoder" else MINI
