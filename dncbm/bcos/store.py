@@ -41,7 +41,7 @@ class Blueprint:
     """How a network is built, without its weights."""
 
     family: Family
-    """`scratch`: one of ours; `torchvision`, `timm`: theirs; `encoder`: an image tower."""
+    """`scratch`: one of ours, or an ordinary twin; `torchvision`, `timm`: theirs; `encoder`: an image tower."""
     name: str
     """Architecture, or what `--encoder` takes."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +59,8 @@ class Blueprint:
             InvalidInput: the tower is missing.
         """
         if self.family == "scratch":
-            return ImageModel(create_model(self.name, **self.arguments), encoding="inverse")
+            made = create_model(self.name, **self.arguments)
+            return ImageModel(made, encoding="inverse") if made.is_bcos else made
         if self.family == "encoder":
             if original is None:
                 raise InvalidInput(
