@@ -79,7 +79,11 @@ def guide(
     ] = None,
     forbid: Annotated[Many, typer.Option(help="A concept that no decision may use.")] = None,
     overrides: Annotated[
-        Many, typer.Option("--set", help="A field of training, e.g. training.targets=all.")
+        Many,
+        typer.Option(
+            "--set",
+            help="A field of training or (scratch:NAME) architecture, e.g. training.targets=all.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of split, order, crops and targets.")] = 0,
     device: Device = "auto",
@@ -95,7 +99,8 @@ def guide(
     configure_logging(verbose=verbose)
     here = Path.cwd()
     photos = Recipe(data=data, dataset=dataset).located(here)
-    training = overridden(overrides, None, only=("training",)).get("training", {}) | given(
+    tables = overridden(overrides, None, only=("training", "architecture"))
+    training = tables.get("training", {}) | given(
         loss=loss, attribution=attribution, layer=layer, every=every, epochs=epochs, steps=steps,
         batch_size=batch_size, learning_rate=lr, side="outside" if outside else None,
     )  # fmt: skip
@@ -105,6 +110,7 @@ def guide(
         "guided": guided or [], "relabel": relabel, "kind": kind, "fraction": fraction,
         "dilation": dilation, "weights": weight or [1.0], "crops": crops, "size": size,
         "concepts": _pairs(concept or []), "forbid": forbid or [], "training": training,
+        "architecture": tables.get("architecture", {}),
         "seed": seed, "device": device,
     }  # fmt: skip
     from dncbm.guidance.recipe import GuideRecipe

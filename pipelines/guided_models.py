@@ -57,7 +57,7 @@ def open_network(recipe: GuideRecipe, classes: Sequence[str]) -> Opened:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # what begins anew does so alike
         if scheme == SCRATCH:
-            arguments = {"num_classes": len(classes)}
+            arguments = {**recipe.architecture, "num_classes": len(classes)}
             blueprint = Blueprint(family=SCRATCH, name=name, arguments=arguments)
             network, views = blueprint.build(), Views(size=_SCRATCH_SIZE)
         elif scheme in (GUIDED, BCOS):

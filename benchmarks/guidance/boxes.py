@@ -17,10 +17,12 @@ from typing import Any
 from benchmarks._harness import Row, finish, parser
 from benchmarks.guidance._runs import baseline, guided, once
 
-KINDS = {"standard": "timm:resnet18@", "b-cos": "scratch:resnet18"}
+KINDS = {"standard": "scratch:standard_resnet18", "b-cos": "scratch:resnet18"}
 _LAYERS = ("input", "final")
 _FRACTIONS = (1.0, 0.1, 0.01)
 _DILATIONS = (0.1, 0.25, 0.5)
+_SMALL = {"small_inputs": True, "width": 32}
+"""A ResNet-18 whose last maps have an eighth of the pixels along a side, half as wide."""
 _WEIGHTS = {"energy": [0.3, 1.0, 3.0], "l1": [0.3, 1.0, 3.0]}
 
 
@@ -52,27 +54,12 @@ def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
 
 def recipe(options: argparse.Namespace, kind: str, data: Path, size: int) -> dict[str, Any]:
     """What all runs of one kind of network have in common."""
-    model = KINDS[kind] if kind == "b-cos" else _standard(options)
-    epochs = 2 if options.quick else options.epochs
+    epochs = 6 if options.quick else options.epochs
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
-        "model": model, "data": str(data), "annotations": str(data), "size": size,
+        "model": KINDS[kind], "data": str(data), "architecture": _SMALL, "annotations": str(data), "size": size,
         "device": options.device, "training": training, "seed": 0,
     }  # fmt: skip
-
-
-def _standard(options: argparse.Namespace) -> str:
-    """A ResNet-18 with random weights in a file: nothing is fetched."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    path = options.out / "boxes" / "resnet18.safetensors"
-    if not path.is_file():
-        torch.manual_seed(0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
-    return f"timm:resnet18@{path}"
 
 
 def runs(options: argparse.Namespace, kind: str, name: str, base: dict[str, Any]) -> list[Row]:
@@ -86,7 +73,7 @@ def runs(options: argparse.Namespace, kind: str, name: str, base: dict[str, Any]
         if layer == "final" and kind == "standard":
             training["attribution"] = "grad_cam"
         run = base | {
-            "model": start, "training": training, "weights": weights, "fraction": fraction,
+            "model": start, "architecture": {}, "training": training, "weights": weights, "fraction": fraction,
             "dilation": dilation,
         }  # fmt: skip
         label = f"{name}-{kind}-{loss}-{layer}-{fraction:g}-{dilation:g}"
@@ -125,6 +112,7 @@ def main() -> None:
     made.add_argument("--coco", type=Path, help="a zip with YOLO boxes")
     made.add_argument("--quick", action="store_true", help="minutes on one core")
     made.add_argument("--epochs", type=float, default=30.0)
+    made.add_argument("--pixels", type=int, default=32, help="of Tiny ImageNet; COCO: twice")
     made.add_argument("--device", default="cpu")
     options = made.parse_args()
     classes, photos = (5, 40) if options.quick else (20, 150)
@@ -135,7 +123,7 @@ def main() -> None:
             options, kind, "tiny", recipe(options, kind, data, 32 if options.quick else 64)
         )
         if options.coco is not None:
-            base = recipe(options, kind, options.coco, 64 if options.quick else 128)
+            base = recipe(options, kind, options.coco, 2 * options.pixels)
             rows += runs(options, kind, "coco", base | {"task": "multi"})
     gains = {
         f"{r['data']} {r['network']} {r['loss']} {r['layer']} {r['boxes']:g} {r['dilation']:g}":

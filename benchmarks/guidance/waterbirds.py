@@ -39,7 +39,7 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
-        "relabel": True, "size": options.pixels, "seed": seed, "device": options.device,
+        "relabel": True, "architecture": {"small_inputs": True, "width": 32}, "size": options.pixels, "seed": seed, "device": options.device,
         "training": training,
     }  # fmt: skip
 
@@ -55,7 +55,7 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
                 "loss": loss, "layer": options.layer, "learning_rate": 3e-4,
             }  # fmt: skip
             run = base | {
-                "model": start, "training": training, "weights": options.weights,
+                "model": start, "architecture": {}, "training": training, "weights": options.weights,
                 "fraction": options.fraction,
             }  # fmt: skip
             found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
@@ -131,7 +131,7 @@ def main() -> None:
     made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
     made.add_argument("--fraction", type=float, default=0.01, help="of training photos with boxes")
     made.add_argument("--seeds", type=int, default=4)
-    made.add_argument("--pixels", type=int, default=64)
+    made.add_argument("--pixels", type=int, default=32)
     made.add_argument("--epochs", type=float, default=15.0)
     made.add_argument("--device", default="cpu")
     made.add_argument("--model", help="model directory whose concepts are removed")

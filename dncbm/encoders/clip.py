@@ -1,8 +1,6 @@
 """Image-text encoders: every open_clip model, and the bundled `mini`, behind one class."""
 
 import copy
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +18,16 @@ from torch.nn import functional
 from dncbm.artifacts import MANIFEST, fingerprint, load_manifest, require_input
 from dncbm.bcos.store import NetworkKind, blueprint_of, load_bcos
 from dncbm.encoders.carried import candidates
+from dncbm.encoders.creation import (
+    created,
+    fingerprint_of,
+    recipe_of,
+    tell_assumed,
+    tokenizer_of,
+)
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
-from dncbm.encoders.spec import BCOS, GUIDED, MINI, EncoderSpec, parse_spec
+from dncbm.encoders.spec import BCOS, GUIDED, MINI, parse_spec
 from dncbm.encoders.trained import ImagesAlone, load_texts, load_tower, trained_folder
 from dncbm.encoders.untrained import SCRATCH, untrained
 from dncbm.errors import ArtifactMismatch, InvalidInput, UnknownName
@@ -34,7 +39,6 @@ _log = logging.getLogger(__name__)
 _PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BATCH = 64
 """Images per forward pass of `embed_pil`."""
-_PROBE_TEXTS = ("a photo of a cat.", "Snow-covered mountains; 3 boats!")
 
 
 @final
@@ -287,16 +291,16 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
     resolved = parse_spec(spec)
     device = resolve_device(device)
     precision = _precision(precision, device)
-    recipe = _recipe(resolved)
+    recipe = recipe_of(resolved)
     with fetching(resolved):
-        model = _create(resolved, recipe)
-        tokenizer = _create_tokenizer(resolved)
+        model = created(resolved, recipe)
+        tokenizer = tokenizer_of(resolved)
         config = open_clip.get_model_config(resolved.model_name)
     if recipe.get("quick_gelu"):  # as in the configurations of the `-quickgelu` architectures
         config["quick_gelu"] = True
     if resolved.pretrained is not None and resolved.recipe is None and spec != MINI:
-        _tell_assumed(resolved, config, preprocess_config(model))
-    mark = _fingerprint(config, preprocess_config(model), model, tokenizer)
+        tell_assumed(resolved, config, preprocess_config(model))
+    mark = fingerprint_of(config, preprocess_config(model), model, tokenizer)
     return Encoder(spec, model, tokenizer, fingerprint=mark, device=device, precision=precision)
 
 
@@ -354,8 +358,13 @@ def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder
             device=device, precision=_precision(precision, device),
         )  # fmt: skip
     origin = found.text.encoder
-    load = untrained_encoder if origin.startswith(f"{SCRATCH}:") else load_encoder
-    base = load(origin.removeprefix(f"{SCRATCH}:"), device=device, precision=precision)
+    if origin.startswith(f"{SCRATCH}:"):
+        bare = origin.removeprefix(f"{SCRATCH}:")
+        base = untrained_encoder(bare, device=device, precision=precision)
+    else:
+        base = load_encoder_of(
+            path.parent, origin, found.text.fingerprint, device=device, precision=precision
+        )
     if base.fingerprint != found.text.fingerprint:
         raise ArtifactMismatch(
             f"{path} takes its texts from {found.text.encoder}, which is another encoder now. "
@@ -384,59 +393,3 @@ def _precision(name: str, device: str) -> str:
     if name == "bf16" and not native_bfloat16(device):
         _log.warning("%s does not multiply bf16 itself: expect it to be slower than fp32.", device)
     return name
-
-
-def _recipe(spec: EncoderSpec) -> dict[str, Any]:
-    """How the weights were trained, as far as a tag tells: preprocessing and activation."""
-    if spec.recipe is None:
-        return {}
-    return open_clip.get_pretrained_cfg(spec.model_name, spec.recipe)
-
-
-def _create(spec: EncoderSpec, recipe: dict[str, Any]) -> nn.Module:
-    """The model in float32 on the CPU, with its weights: never with random ones."""
-    # With other pixels or another activation than they were trained with, weights are worthless.
-    return open_clip.create_model(
-        spec.model_name,
-        pretrained=spec.pretrained,
-        precision="fp32",
-        force_quick_gelu=bool(recipe.get("quick_gelu", False)),
-        force_preprocess_cfg=recipe,
-        require_pretrained=True,
-        weights_only=True,
-    )
-
-
-def _tell_assumed(spec: EncoderSpec, config: dict[str, Any], preprocess: dict[str, Any]) -> None:
-    tags = open_clip.list_pretrained_tags_by_model(spec.model_name)
-    remedy = (
-        f"name a tag that was trained as they were: {spec.model_name}:{tags[0]}@{spec.pretrained}"
-        if tags
-        else "put them into a folder with an open_clip_config.json and give local-dir:FOLDER"
-    )
-    _log.warning(
-        "How the weights %s were trained is not known. Assumed are mean %s, std %s, %s "
-        "interpolation, resize mode %s and the activation %s. If that is wrong, %s.",
-        spec.pretrained, preprocess["mean"], preprocess["std"], preprocess["interpolation"],
-        preprocess["resize_mode"], "QuickGELU" if config.get("quick_gelu") else "GELU", remedy,
-    )  # fmt: skip
-
-
-def _create_tokenizer(spec: EncoderSpec) -> Any:
-    if spec.tokenizer_merges is None:
-        return open_clip.get_tokenizer(spec.model_name)
-    return open_clip.get_tokenizer(spec.model_name, bpe_path=str(spec.tokenizer_merges))
-
-
-def _fingerprint(
-    config: Any, preprocessing: dict[str, Any], model: nn.Module, tokenizer: Any
-) -> str:
-    """SHA-256 over configuration, every weight, and how two probe texts are tokenised."""
-    tokens = tokenizer(list(_PROBE_TEXTS)).tolist()
-    head = json.dumps([config, preprocessing, tokens], sort_keys=True, default=str)
-    digest = hashlib.sha256(head.encode())
-    for name, value in sorted(model.state_dict().items()):
-        data = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(data.view(torch.uint8).numpy())
-    return digest.hexdigest()

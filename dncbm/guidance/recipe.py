@@ -60,6 +60,8 @@ class GuideRecipe:
     """Of the cosine to the embeddings before guidance."""
     forbid_weight: float = 1.0
     """Of what forbidden concepts contribute while the tower is trained."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """Of `scratch:NAME`: settings of `create_model`, such as `small_inputs`."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `GuidedTraining` but `weight`."""
     seed: int = 0
@@ -87,6 +89,10 @@ class GuideRecipe:
             raise InvalidInput(f"fraction is {self.fraction}; the rule is a share in (0, 1].")
         if not self.weights:
             raise InvalidInput("No weight is given; the rule is one number of at least 0, or more.")
+        if self.architecture and self.scheme != SCRATCH:
+            raise InvalidInput(
+                f"{self.model} has an architecture of its own; settings of it are for scratch:NAME."
+            )
         if self.size is not None and self.size < 1:
             raise InvalidInput(f"size is {self.size}; it must be at least 1.")
 

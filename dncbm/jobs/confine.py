@@ -15,7 +15,7 @@ from dncbm.jobs.places import Places
 
 _BUILT_IN = ("mini",)
 _SCRATCH = "scratch:"
-_FOLDERS = ("local-dir", "bcos", "trained")
+_FOLDERS = ("local-dir", "bcos", "guided", "trained")
 _MOST = {
     "workers": 64,
     "train_workers": 256,

@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every zip entry: the same model gives the same zip."""
 _COMPRESSED = (".jpg", ".png", ".npy", ".safetensors", ".parquet")
-_SERVING = ("sae", "dictionary", "cbm", "bcos", "encoder", "report")
+_SERVING = ("sae", "dictionary", "cbm", "bcos", "guided", "encoder", "report")
 
 
 def export_model(
