@@ -21,7 +21,7 @@ KINDS = {"standard": "scratch:standard_resnet18", "b-cos": "scratch:resnet18"}
 _LAYERS = ("input", "final")
 _FRACTIONS = (1.0, 0.1, 0.01)
 _DILATIONS = (0.1, 0.25, 0.5)
-_SMALL = {"small_inputs": True, "width": 32}
+_SMALL = {"width": 16}
 """A ResNet-18 whose last maps have an eighth of the pixels along a side, half as wide."""
 _WEIGHTS = {"energy": [0.3, 1.0, 3.0], "l1": [0.3, 1.0, 3.0]}
 
@@ -57,8 +57,9 @@ def recipe(options: argparse.Namespace, kind: str, data: Path, size: int) -> dic
     epochs = 6 if options.quick else options.epochs
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
-        "model": KINDS[kind], "data": str(data), "architecture": _SMALL, "annotations": str(data), "size": size,
-        "device": options.device, "training": training, "seed": 0,
+        "model": KINDS[kind], "data": str(data), "architecture": _SMALL,
+        "annotations": str(data), "size": size, "device": options.device,
+        "training": training, "seed": 0,
     }  # fmt: skip
 
 
@@ -73,8 +74,8 @@ def runs(options: argparse.Namespace, kind: str, name: str, base: dict[str, Any]
         if layer == "final" and kind == "standard":
             training["attribution"] = "grad_cam"
         run = base | {
-            "model": start, "architecture": {}, "training": training, "weights": weights, "fraction": fraction,
-            "dilation": dilation,
+            "model": start, "architecture": {}, "training": training, "weights": weights,
+            "fraction": fraction, "dilation": dilation,
         }  # fmt: skip
         label = f"{name}-{kind}-{loss}-{layer}-{fraction:g}-{dilation:g}"
         found = guided(folder, label, run)

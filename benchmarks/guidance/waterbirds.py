@@ -39,8 +39,8 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
-        "relabel": True, "architecture": {"small_inputs": True, "width": 32}, "size": options.pixels, "seed": seed, "device": options.device,
-        "training": training,
+        "relabel": True, "architecture": {"width": options.width}, "size": options.pixels,
+        "seed": seed, "device": options.device, "training": training,
     }  # fmt: skip
 
 
@@ -55,7 +55,8 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
                 "loss": loss, "layer": options.layer, "learning_rate": 3e-4,
             }  # fmt: skip
             run = base | {
-                "model": start, "architecture": {}, "training": training, "weights": options.weights,
+                "model": start, "architecture": {}, "training": training,
+                "weights": options.weights,
                 "fraction": options.fraction,
             }  # fmt: skip
             found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
@@ -126,6 +127,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("data", type=Path, help="folder of benchmarks.spurious.build, or Waterbirds")
     made.add_argument("--network", default="scratch:resnet18")
+    made.add_argument("--width", type=int, default=16, help="channels of the first stage")
     made.add_argument("--layer", default="input")
     made.add_argument("--losses", default="energy,l1")
     made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
