@@ -14,8 +14,8 @@ ModelSpec = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Model directory, encoder (as --encoder), bcos:DIR, torchvision:NAME[@FILE] or "
-        "timm:NAME[@FILE].",
+        help="Model directory, encoder (as --encoder), bcos:DIR, guided:DIR, "
+        "torchvision:NAME[@FILE] or timm:NAME[@FILE].",
     ),
 ]
 

@@ -11,17 +11,17 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from dncbm.artifacts import fingerprint
+from dncbm.artifacts import MANIFEST, fingerprint
 from dncbm.attribution.headed import Headed
 from dncbm.attribution.heads import Head, class_logits, concept_codes, text_cosines
 from dncbm.attribution.localisation import Confidence
 from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.originals import FAMILIES, open_classifier, parse_classifier
-from dncbm.bcos.store import blueprint_of, load_bcos
+from dncbm.bcos.store import LoadedBcos, NetworkKind, blueprint_of, load_bcos
 from dncbm.data.pixels import centred
 from dncbm.data.views import Views
 from dncbm.encoders.clip import Encoder, load_encoder
-from dncbm.encoders.spec import BCOS
+from dncbm.encoders.spec import BCOS, GUIDED
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.predictor import Predictor
 from dncbm.training.devices import resolve_device
@@ -68,8 +68,9 @@ def open_subject(
     """The network that `--model` names.
 
     Args:
-        model: a model directory of `dncbm quickstart`, an image-text encoder, `bcos:DIR`, or
-            `torchvision:NAME[@FILE]` and `timm:NAME[@FILE]` with the classes of the data.
+        model: a model directory of `dncbm quickstart`, an image-text encoder, `bcos:DIR`,
+            `guided:DIR`, or `torchvision:NAME[@FILE]` and `timm:NAME[@FILE]` with the classes of
+            the data.
         classes: of the data, sorted; texts of an encoder.
         targets: outputs that are explained; concepts need a model directory.
         device: `cpu`, `cuda` or `auto`.
@@ -94,8 +95,11 @@ def open_subject(
     scheme, _, folder = model.partition(":")
     if scheme in FAMILIES:
         return _of_classifier(model, tuple(classes), device)
-    if scheme == BCOS and _is_classifier(Path(folder)):
-        return _of_bcos(model, Path(folder), device)
+    if scheme in (BCOS, GUIDED):
+        kind: NetworkKind = BCOS if scheme == BCOS else GUIDED
+        path = _network_path(Path(folder), kind)
+        if blueprint_of(path, kind).family != "encoder":
+            return _of_stored(model, load_bcos(path, kind=kind), device)
     return _of_texts(load_encoder(model, device=device, precision="fp32"), tuple(classes))
 
 
@@ -160,8 +164,7 @@ def _of_classifier(model: str, classes: tuple[str, ...], device: str) -> Subject
     return _of_views(model, network, views, classes, device, "softmax")
 
 
-def _of_bcos(model: str, folder: Path, device: str) -> Subject:
-    loaded = load_bcos(_bcos_path(folder))
+def _of_stored(model: str, loaded: LoadedBcos, device: str) -> Subject:
     how: Confidence = "sigmoid" if isinstance(loaded.network, ImageModel) else "softmax"
     return _of_views(model, loaded.network, loaded.views, loaded.classes, device, how)
 
@@ -192,16 +195,13 @@ def _require_own_head(first: nn.Module, second: nn.Module, model: str, count: in
         )
 
 
-def _is_classifier(folder: Path) -> bool:
-    return blueprint_of(_bcos_path(folder)).family != "encoder"
-
-
-def _bcos_path(folder: Path) -> Path:
+def _network_path(folder: Path, kind: NetworkKind) -> Path:
     path = folder.expanduser()
-    for place in (path, path / BCOS):
-        if (place / "manifest.json").is_file():
+    for place in (path, path / kind):
+        if (place / MANIFEST).is_file():
             return place
-    raise ArtifactError(f"{folder} holds no B-cos network. Give what `dncbm bcosify` wrote.")
+    command = "bcosify" if kind == BCOS else "guide"
+    raise ArtifactError(f"{folder} holds no network. Give what `dncbm {command}` wrote.")
 
 
 def known_labels(labels: Sequence[str | None], names: Sequence[str], spec: str) -> list[int | None]:
