@@ -36,7 +36,10 @@ from pipelines.embed import split_records
 def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """What baseline and guided runs have in common."""
     epochs = 2 if options.quick else options.epochs
-    training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
+    training = {
+        "epochs": epochs, "batch_size": 64, "learning_rate": options.rate, "warmup": 0.04,
+        "evaluate_every": 80,
+    }  # fmt: skip
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
         "relabel": True, "architecture": {"width": options.width}, "size": options.pixels,
@@ -52,7 +55,7 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
         start = baseline(folder, f"baseline-{seed}", base)
         for loss in options.losses.split(","):
             training = base["training"] | {
-                "loss": loss, "layer": options.layer, "learning_rate": 3e-4,
+                "loss": loss, "layer": options.layer, "learning_rate": 0.3 * options.rate,
             }  # fmt: skip
             run = base | {
                 "model": start, "architecture": {}, "training": training,
@@ -129,6 +132,7 @@ def main() -> None:
     made.add_argument("--network", default="scratch:resnet18")
     made.add_argument("--width", type=int, default=16, help="channels of the first stage")
     made.add_argument("--layer", default="input")
+    made.add_argument("--rate", type=float, default=5e-3, help="a third of it when guided")
     made.add_argument("--losses", default="energy,l1")
     made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
     made.add_argument("--fraction", type=float, default=0.01, help="of training photos with boxes")
