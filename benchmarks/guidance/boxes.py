@@ -57,7 +57,8 @@ def recipe(options: argparse.Namespace, kind: str, data: Path, size: int) -> dic
     epochs = 6 if options.quick else options.epochs
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
-        "model": KINDS[kind], "data": str(data), "architecture": _SMALL, "annotations": str(data), "size": size,
+        "model": KINDS[kind], "architecture": _SMALL, "data": str(data),
+        "annotations": str(data), "size": size,
         "device": options.device, "training": training, "seed": 0,
     }  # fmt: skip
 
@@ -73,7 +74,8 @@ def runs(options: argparse.Namespace, kind: str, name: str, base: dict[str, Any]
         if layer == "final" and kind == "standard":
             training["attribution"] = "grad_cam"
         run = base | {
-            "model": start, "architecture": {}, "training": training, "weights": weights, "fraction": fraction,
+            "model": start, "architecture": {}, "training": training,
+            "weights": weights, "fraction": fraction,
             "dilation": dilation,
         }  # fmt: skip
         label = f"{name}-{kind}-{loss}-{layer}-{fraction:g}-{dilation:g}"

@@ -39,7 +39,8 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
-        "relabel": True, "architecture": {"small_inputs": True, "width": 32}, "size": options.pixels, "seed": seed, "device": options.device,
+        "relabel": True, "architecture": {"small_inputs": True, "width": 32},
+        "size": options.pixels, "seed": seed, "device": options.device,
         "training": training,
     }  # fmt: skip
 
@@ -55,7 +56,8 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
                 "loss": loss, "layer": options.layer, "learning_rate": 3e-4,
             }  # fmt: skip
             run = base | {
-                "model": start, "architecture": {}, "training": training, "weights": options.weights,
+                "model": start, "architecture": {}, "training": training,
+                "weights": options.weights,
                 "fraction": options.fraction,
             }  # fmt: skip
             found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
