@@ -41,8 +41,8 @@ class Blueprint:
     """How a network is built, without its weights."""
 
     family: Family
-    """`scratch`: one of ours, or an ordinary twin; `torchvision`, `timm`: theirs; `encoder`: an image
-    tower."""
+    """`scratch`: one of ours, B-cos or its ordinary twin; `torchvision`, `timm`: theirs;
+    `encoder`: an image tower."""
     name: str
     """Architecture, or what `--encoder` takes."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
