@@ -39,7 +39,7 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
-        "relabel": True, "architecture": {"small_inputs": True, "width": 32},
+        "relabel": True, "architecture": {"small_inputs": True, "width": 8 if options.quick else 32},
         "size": options.pixels, "seed": seed, "device": options.device,
         "training": training,
     }  # fmt: skip
