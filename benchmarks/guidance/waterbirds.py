@@ -37,9 +37,10 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """What baseline and guided runs have in common."""
     epochs = 2 if options.quick else options.epochs
     training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
+    architecture = {"small_inputs": True, "width": 8 if options.quick else 32}
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
-        "relabel": True, "architecture": {"small_inputs": True, "width": 8 if options.quick else 32},
+        "relabel": True, "architecture": architecture,
         "size": options.pixels, "seed": seed, "device": options.device,
         "training": training,
     }  # fmt: skip
