@@ -179,6 +179,7 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
     assert reached(lambda: len(batcher._idle) == 2)
     for value in range(20):  # whichever thread the system wakes first
         assert batcher(pixels(value)).item() == 2 * value
+        assert backend.entered.acquire(timeout=60)
         assert reached(lambda: len(batcher._idle) == 2)
     assert threads == [2] * 20
     with ThreadPoolExecutor(2) as pool:
