@@ -189,29 +189,18 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
     assert threads[20:] == [2, 1]
 
 
-def test_while_others_run_a_pass_waits_until_calls_cease_to_come() -> None:
+def test_while_others_run_a_pass_gathers_calls_until_it_is_full() -> None:
     backend = Gated()
-    batcher = Batcher(backend, Streams(2, 1), linger=0.0)
+    batcher = Batcher(backend, Streams(2, 1), linger=0.0, max_batch=4)
     with ThreadPoolExecutor(8) as pool:
         made = behind_a_pass(backend, batcher, pool)
         batcher._settle = lambda: LONG  # type: ignore[method-assign]
         for number in range(1, 4):
             made.append(pool.submit(batcher, pixels(number)))
             assert waiting(batcher, number)
-        batcher._settle = lambda: 0.0  # type: ignore[method-assign]
         made.append(pool.submit(batcher, pixels(4)))
         assert let_go(backend, made) == [0, 2, 4, 6, 8]
     assert backend.passes == [[0], [1, 2, 3, 4]]
-
-
-def test_a_full_pass_waits_for_nobody() -> None:
-    backend = Gated()
-    batcher = Batcher(backend, Streams(2, 1), max_batch=2)
-    with ThreadPoolExecutor(8) as pool:
-        made = behind_a_pass(backend, batcher, pool)
-        batcher._settle = lambda: LONG  # type: ignore[method-assign]
-        made += [pool.submit(batcher, pixels(number)) for number in (1, 2)]
-        assert let_go(backend, made) == [0, 2, 4]
 
 
 def test_every_call_gets_its_own_rows() -> None:
