@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dncbm.encoders.batching import Batcher, threads_alone
+from dncbm.encoders.batching import Batcher, _Spread, threads_alone
 from dncbm.encoders.streams import Streams
 from dncbm.errors import InvalidInput, Unavailable
 
@@ -187,6 +187,19 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
         made.append(pool.submit(batcher, pixels(9)))
         assert let_go(backend, made) == [0, 18]
     assert threads[20:] == [2, 1]
+
+
+def test_after_a_slow_pass_all_cores_are_left_alone_for_a_minute() -> None:
+    now = [0.0]
+    spread = _Spread(8, lambda: now[0])
+    for images, seconds in ((1, 0.01), (16, 0.1), (1, 0.03), (16, 0.3)):
+        spread.note(images, seconds)
+        assert spread.threads(1) == 8
+    spread.note(1, 0.05)
+    now[0] = 59.0
+    assert spread.threads(1) == 1
+    now[0] = 60.0
+    assert spread.threads(1) == 8
 
 
 def test_while_others_run_a_pass_gathers_calls_until_it_is_full() -> None:
