@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from typing import Any
 
 _M_ARENA_MAX = -8
 """Of mallopt(3)."""
@@ -15,10 +16,19 @@ def limit_arenas() -> bool:
     tensors of a few megabytes each, allocated now by one thread and now by another, fill all of
     them with holes: memory grows for hours. Holds for threads that begin later.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # musl has no arenas
-        return False
-    return bool(mallopt(_M_ARENA_MAX, _MOST_ARENAS))
+    mallopt = _of_glibc("mallopt")
+    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _MOST_ARENAS))
+
+
+def give_back() -> bool:
+    """Return free pages of the heap to the system; whether there were any.
+
+    Takes some milliseconds, in which threads wait that allocate.
+    """
+    malloc_trim = _of_glibc("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library, or None where it has none of that name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

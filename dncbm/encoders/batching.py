@@ -9,6 +9,7 @@ rounding, since products of another size may be summed in another order.
 
 import logging
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -36,6 +37,8 @@ LINGER = 0.004
 _BUSY_PATIENCE = 4
 _SETTLE = 0.01
 _SETTLE_SHARE = 0.25
+_SLOW = 4.0
+_PAUSE = 60.0
 _CLEARLY_FASTER = 1.15
 _TRIES = 5
 
@@ -44,6 +47,31 @@ _TRIES = 5
 class _Call:
     pixels: Tensor
     rows: Future[Tensor] = field(default_factory=Future)
+
+
+class _Spread:
+    """Threads of a lone pass: all that are given, but for a while after it was slow its own only.
+
+    The members of a team wait for each other by spinning. On cores that other programs keep busy
+    each waits for one that does not run, and a pass of 10 ms took three seconds.
+    """
+
+    def __init__(self, threads: int, clock: Callable[[], float]) -> None:
+        self._threads = threads
+        self._clock = clock
+        self._quickest: dict[int, float] = {}
+        self._not_before = -math.inf
+
+    def threads(self, own: int) -> int:
+        """How many to use now; `own` are those of a stream."""
+        return self._threads if self._clock() >= self._not_before else own
+
+    def note(self, images: int, seconds: float) -> None:
+        """Tell how long a lone pass over so many images took."""
+        quickest = min(seconds, self._quickest.get(images, seconds))
+        self._quickest[images] = quickest
+        if seconds > _SLOW * quickest:
+            self._not_before = self._clock() + _PAUSE
 
 
 @final
@@ -87,7 +115,7 @@ class Batcher:
         self.on_pass: Callable[[int], None] | None = None
         """Told the number of images of every pass, on the thread of the pass."""
         self._backend = backend
-        self._alone_threads = alone_threads or streams.threads
+        self._spread = _Spread(alone_threads or streams.threads, time.monotonic)
         self._linger = linger
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
@@ -161,6 +189,8 @@ class Batcher:
             started = time.perf_counter()
             self._answer(calls)
             self._pass_seconds = time.perf_counter() - started
+            if threads > self.streams.threads:
+                self._spread.note(sum(len(call.pixels) for call in calls), self._pass_seconds)
 
     def _next(self, number: int) -> list[_Call]:
         """The calls of the next pass, not empty until the batcher is closed."""
@@ -225,7 +255,8 @@ class Batcher:
     def _threads_of(self, number: int) -> int:
         """All cores for the first stream where no other works, else a stream's own."""
         is_alone = len(self._idle) == self.streams.count - 1 and not self._waiting
-        return self._alone_threads if number == 0 and is_alone else self.streams.threads
+        own = self.streams.threads
+        return self._spread.threads(own) if number == 0 and is_alone else own
 
     def _answer(self, calls: list[_Call]) -> None:
         try:
@@ -270,14 +301,16 @@ def threads_alone(
     chosen: list[int] = []
 
     def measure() -> None:
-        seconds = {threads: math.inf for threads in (streams.threads, streams.cores)}
+        seconds: dict[int, list[float]] = {streams.threads: [], streams.cores: []}
         for _ in range(_TRIES):
-            for threads in seconds:
+            for threads, found in seconds.items():
                 torch.set_num_threads(threads)
                 start = clock()
                 backend(image)
-                seconds[threads] = min(seconds[threads], clock() - start)
-        gain = seconds[streams.threads] / seconds[streams.cores]
+                found.append(clock() - start)
+        # not the best: where other programs take the cores, most passes on all of them are slow
+        own, all_cores = (statistics.median(found) for found in seconds.values())
+        gain = own / all_cores
         chosen.append(streams.cores if gain > _CLEARLY_FASTER else streams.threads)
 
     thread = threading.Thread(target=measure, name="encode-trial")

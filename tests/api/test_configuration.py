@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from api.configuration import describe, load_settings
+from api.encoders import ALIASES
 from api.settings import BackendName, Settings
 from dncbm.encoders.backends.base import AUTO, BACKENDS
 from dncbm.errors import InvalidInput
@@ -163,4 +164,4 @@ def test_state_and_database_lie_beside_the_models(tmp_path: Path) -> None:
 
 
 def test_backends_are_those_of_the_library() -> None:
-    assert set(get_args(BackendName)) == {AUTO, *BACKENDS}
+    assert set(get_args(BackendName)) == {AUTO, *BACKENDS, *ALIASES}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from api.allocator import limit_arenas
+from api.allocator import give_back, limit_arenas
 from api.asgi import application
 from api.encoders import SharedEncoders, batcher_of, serving_details
 from dncbm.encoders import calibrate
@@ -89,4 +89,13 @@ def test_loading_leaves_no_team_of_threads(two_models: Path) -> None:
 
 
 def test_the_heap_has_few_arenas() -> None:
-    assert limit_arenas() == (sys.platform.startswith("linux"))
+    assert limit_arenas() == sys.platform.startswith("linux")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
+def test_freed_memory_is_given_back() -> None:
+    blocks = [bytearray(100_000) for _ in range(100)]
+    kept = blocks[::10]  # between the others, so that these are not at the end of the heap
+    del blocks
+    assert give_back()
+    assert len(kept) == 10

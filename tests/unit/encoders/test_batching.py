@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dncbm.encoders.batching import Batcher, threads_alone
+from dncbm.encoders.batching import Batcher, _Spread, threads_alone
 from dncbm.encoders.streams import Streams
 from dncbm.errors import InvalidInput, Unavailable
 
@@ -179,6 +179,7 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
     assert reached(lambda: len(batcher._idle) == 2)
     for value in range(20):  # whichever thread the system wakes first
         assert batcher(pixels(value)).item() == 2 * value
+        assert backend.entered.acquire(timeout=60)
         assert reached(lambda: len(batcher._idle) == 2)
     assert threads == [2] * 20
     with ThreadPoolExecutor(2) as pool:
@@ -188,29 +189,31 @@ def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> N
     assert threads[20:] == [2, 1]
 
 
-def test_while_others_run_a_pass_waits_until_calls_cease_to_come() -> None:
+def test_after_a_slow_pass_all_cores_are_left_alone_for_a_minute() -> None:
+    now = [0.0]
+    spread = _Spread(8, lambda: now[0])
+    for images, seconds in ((1, 0.01), (16, 0.1), (1, 0.03), (16, 0.3)):
+        spread.note(images, seconds)
+        assert spread.threads(1) == 8
+    spread.note(1, 0.05)
+    now[0] = 59.0
+    assert spread.threads(1) == 1
+    now[0] = 60.0
+    assert spread.threads(1) == 8
+
+
+def test_while_others_run_a_pass_gathers_calls_until_it_is_full() -> None:
     backend = Gated()
-    batcher = Batcher(backend, Streams(2, 1), linger=0.0)
+    batcher = Batcher(backend, Streams(2, 1), linger=0.0, max_batch=4)
     with ThreadPoolExecutor(8) as pool:
         made = behind_a_pass(backend, batcher, pool)
         batcher._settle = lambda: LONG  # type: ignore[method-assign]
         for number in range(1, 4):
             made.append(pool.submit(batcher, pixels(number)))
             assert waiting(batcher, number)
-        batcher._settle = lambda: 0.0  # type: ignore[method-assign]
         made.append(pool.submit(batcher, pixels(4)))
         assert let_go(backend, made) == [0, 2, 4, 6, 8]
     assert backend.passes == [[0], [1, 2, 3, 4]]
-
-
-def test_a_full_pass_waits_for_nobody() -> None:
-    backend = Gated()
-    batcher = Batcher(backend, Streams(2, 1), max_batch=2)
-    with ThreadPoolExecutor(8) as pool:
-        made = behind_a_pass(backend, batcher, pool)
-        batcher._settle = lambda: LONG  # type: ignore[method-assign]
-        made += [pool.submit(batcher, pixels(number)) for number in (1, 2)]
-        assert let_go(backend, made) == [0, 2, 4]
 
 
 def test_every_call_gets_its_own_rows() -> None:

@@ -48,8 +48,11 @@ def test_settings_are_printed_with_their_source(
     file.write_text("waiting = 3\n")
     monkeypatch.setenv("DNCBM_API_KEY", "s3cret")
     monkeypatch.setenv("DNCBM_WAITINGS", "3")
-    shown = run("serve", tmp_path, "--config", file, "--port", 9000, "--print-settings")
+    shown = run(
+        "serve", tmp_path, "--config", file, "--port", 9000, "--backend", "onnx", "--print-settings"
+    )
     assert "s3cret" not in shown
+    assert 'backend = "onnx"  # command line' in shown
     assert "port = 9000  # command line" in shown
     assert f"waiting = 3  # {file}" in shown
     assert "nearest is DNCBM_WAITING" in shown
