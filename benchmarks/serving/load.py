@@ -231,7 +231,7 @@ def _levels(
             ratios[f"throughput at {clients} clients / bare"] = statistics.median(found_rates)
     if wholes:
         share = statistics.median(wholes) / statistics.median(rates)
-        ratios["decode + pass / bare: no service is above"] = share
+        ratios["decode + pass without HTTP / bare"] = share
     return rows, ratios
 
 
