@@ -20,16 +20,17 @@ _ALONE = "encoder"
 """Kind that a folder without a scheme means."""
 
 
-def candidates(spec: str, model: Path) -> tuple[str, ...]:
+def candidates(spec: str, model: Path, own: Path | None = None) -> tuple[str, ...]:
     """What may be the encoder `spec` of what lies in the directory `model`, the likeliest first.
 
-    The copy beside it comes first, then the original, where it is another place that exists.
+    The copy beside it comes first, then the original, where it is another place that exists. The
+    artifact `own`, which was made of that encoder, is no copy of it.
     """
     kind, original = _named(spec)
     if kind is None:
         return (spec,)
     copy = model / kind
-    if not (copy / MANIFEST).is_file():
+    if not (copy / MANIFEST).is_file() or (own and own.resolve() == copy.resolve()):
         return (spec,)
     beside = f"{_SCHEME_OF[kind]}:{copy}"
     if original is None:

@@ -305,8 +305,9 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
 
 
 def load_encoder_of(
-    model: Path, spec: str, expected: str | None, *, device: str = "auto", precision: str = "auto"
-) -> Encoder:
+    model: Path, spec: str, expected: str | None, *,
+    device: str = "auto", precision: str = "auto", own: Path | None = None,
+) -> Encoder:  # fmt: skip
     """The encoder that what lies in the directory `model` was made with.
 
     A copy beside it is taken before the original, see `dncbm.encoders.carried`. What comes back may
@@ -318,8 +319,9 @@ def load_encoder_of(
         expected: fingerprint of the encoder that it was made with.
         device: see `load_encoder`.
         precision: see `load_encoder`.
+        own: an artifact in that directory which was made of the encoder.
     """
-    *others, last = candidates(spec, model)
+    *others, last = candidates(spec, model, own)
     for candidate in others:
         encoder = load_encoder(candidate, device=device, precision=precision)
         if encoder.fingerprint == expected:
@@ -337,7 +339,7 @@ def _load_retrained(
         raise InvalidInput(f"{path} is a classifier of photos, not an image-text encoder.")
     base = load_encoder_of(
         path.parent, blueprint.name, load_manifest(path, kind).inputs.get("model"),
-        device=device, precision=precision,
+        device=device, precision=precision, own=path,
     )  # fmt: skip
     tower = load_bcos(path, original=base.image_tower(), kind=kind)
     require_input(
@@ -363,8 +365,9 @@ def _load_trained(spec: str, path: Path, device: str, precision: str) -> Encoder
         base = untrained_encoder(bare, device=device, precision=precision)
     else:
         base = load_encoder_of(
-            path.parent, origin, found.text.fingerprint, device=device, precision=precision
-        )
+            path.parent, origin, found.text.fingerprint,
+            device=device, precision=precision, own=path,
+        )  # fmt: skip
     if base.fingerprint != found.text.fingerprint:
         raise ArtifactMismatch(
             f"{path} takes its texts from {found.text.encoder}, which is another encoder now. "

@@ -81,7 +81,11 @@ def _odd(ring: Corners, x: float, y: float) -> bool:
 
 
 def bitmap_mask(
-    bitmap: np.ndarray, photo: tuple[int, int], size: int, geometry: str, nudge: float = 0.0
+    bitmap: np.ndarray,
+    photo: tuple[int, int],
+    size: int,
+    geometry: str,
+    nudge: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """By search: which pixel of the bitmap, laid over the photo, holds the nudged centre?"""
     height, width = bitmap.shape
@@ -93,6 +97,6 @@ def bitmap_mask(
         )
         for i in range(size):
             for j in range(size):
-                if left <= j + 0.5 + nudge < right and top <= i + 0.5 + nudge < bottom:
+                if left <= j + 0.5 + nudge[0] < right and top <= i + 0.5 + nudge[1] < bottom:
                     mask[i, j] = True
     return mask

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -58,16 +56,10 @@ def test_given_metrics_replace_those_of_the_training(trained, tmp_path):
     assert load_cbm(tmp_path / "cbm").metrics == {"zero_shot": 0.5}
 
 
-def test_damage_is_reported(saved):
-    (saved / "probe.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ArtifactError, match="is damaged"):
-        load_cbm(saved)
-
-
-def test_a_head_without_tensors_is_damage(saved):
-    data = json.loads((saved / "cbm.json").read_text())
-    (saved / "cbm.json").write_text(json.dumps(data | {"necs": [2, 4, 8]}))
-    with pytest.raises(ArtifactError, match="is damaged"):
+@pytest.mark.parametrize("part", ["probe.safetensors", "cbm.json"])
+def test_damage_is_reported(saved, part):
+    (saved / part).write_bytes((saved / part).read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match=f"{part} was changed after it was written"):
         load_cbm(saved)
 
 
