@@ -54,12 +54,13 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
         base = recipe(options, seed)
         start = baseline(folder, f"baseline-{seed}", base)
         for loss in options.losses.split(","):
+            control = loss == "none"
             training = base["training"] | {
-                "loss": loss, "layer": options.layer, "learning_rate": 0.3 * options.rate,
+                "loss": "energy" if control else loss, "layer": options.layer, "learning_rate": 0.3 * options.rate,
             }  # fmt: skip
             run = base | {
                 "model": start, "architecture": {}, "training": training,
-                "weights": options.weights,
+                "weights": [0.0] if control else options.weights,
                 "fraction": options.fraction,
             }  # fmt: skip
             found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
@@ -133,7 +134,7 @@ def main() -> None:
     made.add_argument("--width", type=int, default=16, help="channels of the first stage")
     made.add_argument("--layer", default="input")
     made.add_argument("--rate", type=float, default=5e-3, help="a third of it when guided")
-    made.add_argument("--losses", default="energy,l1")
+    made.add_argument("--losses", default="none,energy,l1", help="none: as long, unguided")
     made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
     made.add_argument("--fraction", type=float, default=0.01, help="of training photos with boxes")
     made.add_argument("--seeds", type=int, default=4)
