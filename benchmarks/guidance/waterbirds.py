@@ -56,7 +56,8 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
         for loss in options.losses.split(","):
             control = loss == "none"
             training = base["training"] | {
-                "loss": "energy" if control else loss, "layer": options.layer, "learning_rate": 0.3 * options.rate,
+                "loss": "energy" if control else loss, "layer": options.layer,
+                "learning_rate": 0.3 * options.rate,
             }  # fmt: skip
             run = base | {
                 "model": start, "architecture": {}, "training": training,
