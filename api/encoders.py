@@ -89,7 +89,8 @@ class SharedEncoders:
     def _shared(self, cbm: "Manifest", model: Path) -> SharedEncoder:
         from dncbm.encoders.carried import candidates
 
-        name = candidates(str(cbm.config["encoder"]), model)[0]
+        spec = candidates(str(cbm.config["encoder"]), model)[0]
+        name = f"{spec} {cbm.inputs.get('encoder')}"  # made again in its place, it is another
         if name not in self._by_spec:
             self._by_spec[name] = self._opened(cbm, model)
         return self._by_spec[name]

@@ -88,6 +88,7 @@ def _bcosify_encoder(
             student, teacher.image_tower(), photos, views, config, job.run(student), texts=texts
         )
         job.save(student, history, photos)
+        together(job.device)
     spec = f"{BCOS}:{workspace.root}"
     embed = f"dncbm embed --encoder {spec} --data PHOTOS --out MODEL"
     return {**job.result(), "encoder": spec, "next": embed}
@@ -115,6 +116,7 @@ def _bcosify_classifier(
         student = network if blueprint.conversion is None else job.converted(network)
         history = train_classifier(student, photos, views, config, job.run(student))
         job.save(student, history, photos)
+        together(job.device)
     return job.result()
 
 
@@ -274,6 +276,11 @@ def own_device(name: str) -> str:
     device = resolve_device(name)
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local and dist.is_initialized() else device
+
+
+def together(device: str) -> None:
+    """Wait for the first worker, which writes what all of them read next."""
+    current_workers().smallest(torch.zeros((), device=device))
 
 
 def join_workers() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dncbm.artifacts import Kind, fingerprint, load_manifest, require_replaceable, writing
+from dncbm.artifacts import MANIFEST, Kind, fingerprint, load_manifest, require_replaceable, writing
 from dncbm.bcos.store import save_bcos
 from dncbm.data.pixels import Pixels, decoded
 from dncbm.data.sources import ImageSource
@@ -35,7 +35,7 @@ from dncbm.training.loop import Row
 from dncbm.training.photos import Photos, Run, whole
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.workers import current_workers
-from pipelines.bcosify import join_workers, labelled_photos, own_device, weights_mark
+from pipelines.bcosify import join_workers, labelled_photos, own_device, together, weights_mark
 from pipelines.distilled_networks import (
     CBM,
     CLASSIFIER,
@@ -81,6 +81,7 @@ def distill_stage(
         photos, classes = job.photos(source)
         history = job.train(photos, classes)
         job.save(history, photos)
+        together(device)
     return job.result()
 
 
@@ -92,6 +93,16 @@ def _require_possible(config: Distillation, teacher: Teacher) -> None:
             "concepts): explanation and frozen are for classifiers. Leave them out, or give a "
             "classifier as the teacher."
         )
+    idle = ("embedding_weight", "relational_weight") if teacher.kind == CLASSIFIER else (
+        "label_weight", "multi_label",
+    )  # fmt: skip
+    usual = Distillation()
+    for name in idle:
+        if getattr(config, name) != getattr(usual, name):
+            raise InvalidInput(
+                f"{name} is {getattr(config, name)}, which a student of this kind of teacher "
+                f"({teacher.kind}) does not learn by. Leave it out."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,10 @@ class _Job:
     @property
     def training(self) -> dict[str, Any]:
         """What is remembered of how it was trained."""
-        return {**asdict(self.config), "shots": self.recipe.shots, "distilled": True}
+        return {
+            **asdict(self.config), "shots": self.recipe.shots, "split_seed": self.recipe.seed,
+            "distilled": True,
+        }  # fmt: skip
 
     @property
     def mark(self) -> str:
@@ -135,8 +149,20 @@ class _Job:
         config |= {"views": asdict(self.student.side.views)} if self.kind == "bcos" else {
             "preprocess": self._preprocess()
         }  # fmt: skip
-        done = self.teacher.kind != CBM or (self.workspace.cbm / "manifest.json").is_file()
-        return done and is_current(self.path, self.kind, config, self.inputs)
+        if not is_current(self.path, self.kind, config, self.inputs):
+            return False
+        return self.teacher.kind != CBM or self._has_bottleneck()
+
+    def _has_bottleneck(self) -> bool:
+        """Whether the bottleneck that is written last is that of this encoder and teacher."""
+        if not (self.workspace.cbm / MANIFEST).is_file():
+            return False
+        found = load_manifest(self.workspace.cbm, "cbm")
+        encoder = load_encoder(self.encoder_spec, device="cpu", precision="fp32")
+        return (
+            found.config.get("student_of") == self.teacher.mark
+            and found.inputs.get("encoder") == encoder.fingerprint
+        )
 
     def _preprocess(self) -> dict[str, Any]:
         """The student's pixels, made as the teacher's are."""

@@ -105,6 +105,8 @@ def _open_stored(path: Path) -> Teacher:
 
 
 def _of_encoder(encoder: Encoder) -> Teacher:
+    if encoder.has_texts:  # which will go with the student's tower
+        encoder.require_exchangeable()
     views = _views_of(encoder)
     side = Viewed(encoder.image_tower(), views)
     return Teacher(
@@ -153,6 +155,7 @@ def open_student(recipe: DistillRecipe, teacher: Teacher) -> Student:
         if isinstance(network, ImageModel):  # which sees colours from 0 to 1
             own = Views(size=own.size)
     views = Views(size=recipe.size or own.size, mean=own.mean, std=own.std)
+    _require_size(network, views.size, recipe.student)
     return Student(Viewed(network.requires_grad_(True), views), blueprint)
 
 
@@ -206,6 +209,18 @@ def _distilled_before(
     side = size if isinstance(size, int) else size[0]
     views = Views(size=side, mean=tuple(mean), std=tuple(std))
     return Blueprint(**found.manifest.config["blueprint"]), found.tower, views
+
+
+def _require_size(network: nn.Module, size: int, student: str) -> None:
+    """One pass, since networks refuse sizes in ways of their own."""
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise InvalidInput(
+            f"{student} does not take photos of {size} pixels ({error}). Give the size that it "
+            "takes by --size, or another student."
+        ) from error
 
 
 def _refuse(settings: Mapping[str, Any], student: str) -> None:

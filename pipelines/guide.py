@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from dncbm.artifacts import fingerprint, load_manifest
@@ -17,7 +16,6 @@ from dncbm.encoders.spec import GUIDED
 from dncbm.guidance.candidates import Candidates, choice
 from dncbm.guidance.depths import layer_at
 from dncbm.guidance.measure import Measure
-from dncbm.guidance.photos import GuidedPhotos
 from dncbm.guidance.recipe import GuideRecipe
 from dncbm.guidance.selection import pareto_front
 from dncbm.guidance.task import Attributor, Classes, Task, guiding_method
@@ -125,6 +123,11 @@ class Job:
         self, prepared: Prepared, network: nn.Module, task_of: Callable[[], Task]
     ) -> nn.Module:
         """Train once for each weight, choose on validation, judge on the test, write."""
+        if len(prepared.data.photos.held_out) == 0:
+            raise InvalidInput(
+                "No photo is left to choose by: validation photos are a tenth of the annotated "
+                "ones. Give more photos, or a validation split of your own."
+            )
         trained = [self._trained(config, prepared, network, task_of()) for config in self.configs]
         places = [(one, step) for one in trained for step in sorted(one.candidates.kept())]
         figures = [one.candidates.figures[step] for one, step in places]
@@ -172,7 +175,7 @@ class Job:
         method, layer = guiding_method(config.attribution, network), layer_at(network, config.layer)
         measure = Measure(
             attributor=Attributor(network.to(self.device).eval(), task, method, layer),
-            data=replace(data, groups=_groups(data, rows)), views=self.views, device=self.device,
+            data=data, views=self.views, device=self.device,
             multiple=self.material.multiple, outside=config.side == "outside",
             threshold=chosen.candidates.figures[step].get("iou_threshold"),
         )  # fmt: skip
@@ -182,13 +185,6 @@ class Job:
         """What the command prints."""
         metrics = load_manifest(self.path, GUIDED).metrics
         return {"guided": str(self.path), **metrics}
-
-
-def _groups(data: GuidedPhotos, rows: np.ndarray) -> Any:
-    """The groups, where any of these photos has one."""
-    if data.groups is None or all(data.groups[row] is None for row in rows):
-        return None
-    return data.groups
 
 
 def _table(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dncbm.artifacts import create_artifact, fingerprint, load_manifest
+from dncbm.artifacts import MANIFEST, create_artifact, fingerprint, load_manifest
 from dncbm.attribution.targets import indices
 from dncbm.bcos.store import Blueprint
 from dncbm.data.views import Views
@@ -48,6 +48,11 @@ def guide_concepts_stage(recipe: GuideRecipe, workspace: Workspace, progress: Pr
     """
     from pipelines.guide import Job, views_of
 
+    if Path(recipe.model).expanduser().resolve() == workspace.root.resolve():
+        raise InvalidInput(
+            f"--out is {recipe.model}, the model that is guided; its encoder would be replaced by "
+            "one made of it. Give another directory."
+        )
     model = Predictor.load(recipe.model, device="cpu")
     concepts, labels, forbidden = _wanted(recipe, model)
     material = read_material(recipe)
@@ -68,7 +73,7 @@ def guide_concepts_stage(recipe: GuideRecipe, workspace: Workspace, progress: Pr
         "model": model.encoder.fingerprint, "bottleneck": model.cbm.manifest.fingerprint,
     }  # fmt: skip
     job = Job(recipe, workspace, material, blueprint, views, configs, inputs, progress)
-    if not (job.is_current() and (workspace.cbm / "manifest.json").is_file()):
+    if not (job.is_current() and _has_bottleneck(workspace)):
         workspace.create()
         prepared = prepare(material, recipe, how, workspace.work, progress, labels=labels)
         teacher = deepcopy(tower)
@@ -86,6 +91,14 @@ def guide_concepts_stage(recipe: GuideRecipe, workspace: Workspace, progress: Pr
     refitted = load_manifest(workspace.cbm, "cbm").metrics["accuracy"]
     accuracy = {split: heads[DENSE] for split, heads in refitted.items()}
     return {**job.result(), "accuracy_refitted": accuracy, "model": str(workspace.root)}
+
+
+def _has_bottleneck(workspace: Workspace) -> bool:
+    """Whether the bottleneck, which is written last, is that of the guided tower beside it."""
+    if not (workspace.cbm / MANIFEST).is_file():
+        return False
+    encoder = load_encoder(f"{GUIDED}:{workspace.root}", device="cpu", precision="fp32")
+    return load_manifest(workspace.cbm, "cbm").inputs.get("encoder") == encoder.fingerprint
 
 
 def _wanted(recipe: GuideRecipe, model: Predictor) -> tuple[list[int], list[str], list[int]]:

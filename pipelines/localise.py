@@ -208,11 +208,11 @@ def _grid_tasks(found: Candidates, work: _Work, undefined: list[dict[str, Any]])
     for side in config.sides:
         for name in config.settings:
             setting = setting_named(name, network, side)
-            plan = plan_grids(
-                found.labels, found.confidences, side=side, count=config.grids, seed=config.seed,
-                corners=setting.corners,
-            )  # fmt: skip
             try:
+                plan = plan_grids(
+                    found.labels, found.confidences, side=side, count=config.grids,
+                    seed=config.seed, corners=setting.corners,
+                )  # fmt: skip
                 setting.check(sample.repeat(1, 1, side, side))
             except InvalidInput as error:
                 undefined.append({"setting": name, "side": side, "reason": str(error)})

@@ -1,5 +1,6 @@
 """Photos with boxes: whole photos, whose maps should lie in the boxes of a class that they show."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -8,12 +9,15 @@ from torch import Tensor
 
 from dncbm.attribution.localisation import Plan
 from dncbm.data.annotations import Annotations
+from dncbm.data.images import decode_image
 from dncbm.data.sources import ImageSource
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import DncbmError, InvalidInput, UnknownName
 from dncbm.training.seeding import generator
 from pipelines.localised_models import Subject
 from pipelines.localised_photos import PhotoReader
 from pipelines.localised_tasks import Masks
+
+_log = logging.getLogger(__name__)
 
 
 class Boxed(NamedTuple):
@@ -54,7 +58,7 @@ def boxed_photos(
         if labels and len(rows) < most:
             label = labels[int(torch.randint(len(labels), (1,), generator=draw))]
             share = _masks(known, [source.records[row].id], [label], subject, 64).mean()
-            if 0 < share < 1:
+            if 0 < share < 1 and _can_be_read(source, row):
                 rows.append(row)
                 chosen.append(label)
     if not rows:
@@ -68,6 +72,15 @@ def boxed_photos(
 
     classes = torch.tensor([place[label] for label in chosen])[:, None]
     return Boxed(reader, Plan(classes, torch.arange(len(rows))[:, None], 1), masks)
+
+
+def _can_be_read(source: ImageSource, row: int) -> bool:
+    try:
+        decode_image(source.read(row))
+    except DncbmError as error:
+        _log.warning("%s is skipped: %s", source.records[row].path, error)
+        return False
+    return True
 
 
 def _masks(

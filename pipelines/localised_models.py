@@ -1,7 +1,7 @@
 """What `dncbm localise` explains: a network with named outputs, and the pixels that it takes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from dncbm.encoders.spec import BCOS, GUIDED
 from dncbm.errors import ArtifactError, InvalidInput, UnknownName
 from dncbm.predictor import Predictor
 from dncbm.training.devices import resolve_device
+from pipelines.bcosify import weights_mark
 from pipelines.recipes import PHOTO_TEMPLATES
 
 _GEOMETRIES = {"shortest": "shortest"}
@@ -174,13 +175,11 @@ def _of_views(
     how: Confidence,
 ) -> Subject:  # fmt: skip
     device = resolve_device(device)
-    state = network.state_dict().values()
-    mark = [[tuple(part.shape), float(part.double().sum())] for part in state]
     return Subject(
         spec=model, network=network.eval().requires_grad_(False).to(device), names=classes,
         targets="classes", resize=centred(views.size),
         normalise=lambda levels: views.whole(levels.movedim(3, 1)), confidence=how,
-        fingerprint=fingerprint([mark, classes]), device=device,
+        fingerprint=fingerprint([weights_mark(network), asdict(views), classes]), device=device,
     )  # fmt: skip
 
 

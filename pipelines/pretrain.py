@@ -1,25 +1,26 @@
 """Contrastive training on photos, or photos with captions, to an encoder that `embed` takes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
 from dncbm.artifacts import load_manifest
 from dncbm.bcos.store import Blueprint
-from dncbm.contrastive.networks import PairsNetwork, new_tower, tower_of, views_network
+from dncbm.contrastive.networks import PairsNetwork, new_tower, origin_of, tower_of, views_network
 from dncbm.contrastive.recipe import PretrainRecipe, is_new_tower
 from dncbm.contrastive.train import Captions, train_pairs, train_views
 from dncbm.data.captions import read_captions
 from dncbm.data.views import Views
 from dncbm.encoders.clip import Encoder, load_encoder, untrained_encoder
-from dncbm.encoders.trained import ENCODER, TRAINED, TextTower, save_encoder
+from dncbm.encoders.trained import ENCODER, TRAINED, TextTower, save_encoder, trained_folder
 from dncbm.encoders.untrained import SCRATCH
 from dncbm.errors import InvalidInput
 from dncbm.training.loop import Row
 from dncbm.training.photos import Photos
 from dncbm.training.progress import Progress, no_progress
 from dncbm.training.workers import current_workers
-from pipelines.bcosify import join_workers, own_device
+from pipelines.bcosify import join_workers, own_device, together
 from pipelines.embed import open_recipe_source
 from pipelines.pretrain_parts import (
     Setting,
@@ -65,7 +66,7 @@ def _images(setting: Setting) -> Row:
     model = recipe.named_model(config)
     if recipe.captions:
         raise InvalidInput("nt-xent takes no captions. Leave --captions out, or take --loss clip.")
-    encoder = None if is_new_tower(model) else load_encoder(model, precision="fp32")
+    encoder = None if is_new_tower(model) else load_encoder(model, device="cpu", precision="fp32")
     inputs = {"photos": setting.source.fingerprint}
     if encoder is not None:
         inputs["model"] = encoder.fingerprint
@@ -92,6 +93,7 @@ def _images(setting: Setting) -> Row:
             metrics=final_metrics(network.tower, photos, views, setting, history),
         )  # fmt: skip
         setting.workspace.clean()
+    together(setting.device)
     return _result(setting)
 
 
@@ -99,6 +101,7 @@ def _pairs(setting: Setting) -> Row:
     """Photos and captions."""
     recipe, config = setting.recipe, setting.config
     encoder = _image_text(recipe.named_model(config))
+    blueprint, text = origin_of(encoder)
     location = recipe.data or recipe.dataset or ""
     captions = read_captions(location, setting.source, recipe.captions)
     inputs = {
@@ -113,6 +116,13 @@ def _pairs(setting: Setting) -> Row:
     tokens = Captions.of([encoder.tokens(texts) for texts in captions.texts])
     shifts = shifts_of_texts(setting, encoder, captions, photos)
     hidden = max(1, encoder.embed_dim // 4) if config.learns == "adapters" else None
+    if hidden is not None:
+        if blueprint.family != "encoder" or blueprint.arguments:
+            raise InvalidInput(
+                f"{encoder.spec} has a tower of its own, behind which no adapter is kept. Take "
+                "learns=both or images."
+            )
+        blueprint = replace(blueprint, arguments={"adapter": hidden})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = PairsNetwork(
@@ -124,24 +134,21 @@ def _pairs(setting: Setting) -> Row:
         network, photos, tokens, views, config, setting.run(inputs), shifts=shifts
     )
     if current_workers().rank == 0:
-        _save_pairs(setting, network, encoder, photos, views, history, inputs, hidden)
+        _save_pairs(setting, network, encoder, photos, views, history, inputs, blueprint, text)
         setting.workspace.clean()
+    together(setting.device)
     return _result(setting)
 
 
 def _save_pairs(  # noqa: PLR0913 - all that an artifact tells
     setting: Setting, network: PairsNetwork, encoder: Encoder, photos: Photos, views: Views,
-    history: list[Row], inputs: Mapping[str, str], hidden: int | None,
+    history: list[Row], inputs: Mapping[str, str], blueprint: Blueprint, text: TextTower | None,
 ) -> None:  # fmt: skip
-    name = encoder.spec.removeprefix(f"{SCRATCH}:")
-    blueprint = Blueprint(
-        family="encoder", name=name, arguments={} if hidden is None else {"adapter": hidden}
-    )
-    locked = setting.config.learns == "images"
+    locked = setting.config.learns == "images" and trained_folder(encoder.spec) is None
     save_encoder(
         setting.path, network.model.visual, blueprint, embed_dim=encoder.embed_dim,
         preprocess=encoder.preprocess_config,
-        text=TextTower(encoder=encoder.spec, fingerprint=encoder.fingerprint),
+        text=text,
         text_weights=None if locked else network.text_weights(), training=setting.choices,
         inputs=inputs, history=history,
         metrics=final_metrics(network.model.visual, photos, views, setting, history),
@@ -161,6 +168,7 @@ def _image_text(model: str) -> Encoder:
             f"{model} has no text tower, so captions cannot be compared with its images. Choose "
             "an image-text encoder, or --loss nt-xent."
         )
+    encoder.require_exchangeable()
     return encoder
 
 

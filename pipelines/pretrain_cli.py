@@ -92,7 +92,10 @@ def _run(choices: dict[str, Any], workspace: Workspace, progress: Any) -> dict[s
     """The stage, imported when it runs: `dncbm --help` need not load torch."""
     from dncbm.contrastive.recipe import PretrainRecipe
     from pipelines.pretrain import pretrain_stage
+    from pipelines.recipes import located_network
 
+    if choices["model"] is not None:
+        choices["model"] = located_network(choices["model"], Path.cwd())
     return pretrain_stage(PretrainRecipe(**choices), workspace, progress)
 
 

@@ -63,6 +63,7 @@ class Setting:
         return {
             **asdict(self.config), "model": recipe.named_model(self.config), "size": recipe.size,
             "long_tail": recipe.long_tail, "network": dict(recipe.network),
+            "split_seed": recipe.seed,
         }  # fmt: skip
 
     def run(self, inputs: Mapping[str, str]) -> Run:

@@ -129,6 +129,8 @@ class Places:
     extra: int | None
     """Tokens before those of the patches; None for features that lie as (n, d, y, x)."""
     shape: tuple[int, int]
+    channels_last: bool = False
+    """Features lie as (n, y, x, d), as in Swin transformers."""
 
     @classmethod
     def of(cls, layer: nn.Module, output: object, images: torch.Size) -> "Places":
@@ -138,7 +140,11 @@ class Places:
             InvalidInput: neither (n, d, y, x) nor the tokens of a grid of patches.
         """
         if isinstance(output, Tensor) and output.dim() == 4:
-            return cls(None, (output.shape[-2], output.shape[-1]))
+            _, one, two, three = output.shape
+            high, wide = images[-2:]
+            if two * wide != three * high and one * wide == two * high:  # the image's proportions
+                return cls(None, (one, two), channels_last=True)
+            return cls(None, (two, three))
         if isinstance(output, Tensor) and output.dim() == 3 and len(output) == images[0]:
             found = token_grid(output.shape[1], images[-2], images[-1])
             if found is not None:
@@ -152,12 +158,13 @@ class Places:
     def features_of(self, output: Tensor) -> Float[Tensor, "n d y x"]:
         """What the layer gave, as features of places."""
         if self.extra is None:
-            return output
+            return output.movedim(-1, 1) if self.channels_last else output
         return output[:, self.extra :].mT.unflatten(-1, self.shape)
 
     def output_of(self, features: Float[Tensor, "n d y x"], output: Tensor) -> Tensor:
         """The features in the form of the layer's output, whose other tokens stay."""
         if self.extra is None:
+            features = features.movedim(1, -1) if self.channels_last else features
             return features.clone()  # what follows may overwrite it in place, as ReLU often do
         return torch.cat([output[:, : self.extra], features.flatten(2).mT], dim=1)
 

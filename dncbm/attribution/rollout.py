@@ -16,7 +16,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dncbm.attribution.evaluation import refuse_training, settled, values_of
-from dncbm.attribution.layers import Layer, Network, layer_of, output_replaced, split_at, token_grid
+from dncbm.attribution.layers import (
+    Layer,
+    Network,
+    Splittable,
+    layer_of,
+    output_replaced,
+    split_at,
+    token_grid,
+)
 from dncbm.attribution.methods import Maps
 from dncbm.bcos.explain import Targets
 from dncbm.errors import InvalidInput
@@ -109,7 +117,8 @@ def _forgotten_at(forward: Network, layer: Layer, seen: _Attention) -> AbstractC
         seen.found.clear()
         return output
 
-    return output_replaced(layer_of(forward, layer), forget)
+    inside = getattr(forward, "network", forward) if isinstance(forward, Splittable) else forward
+    return output_replaced(layer_of(inside, layer), forget)
 
 
 def _rolled(found: list[Tensor], images: int) -> tuple[Float[Tensor, "n q k"], bool]:

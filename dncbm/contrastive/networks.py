@@ -15,7 +15,8 @@ from dncbm.contrastive.heads import ProjectionHead
 from dncbm.contrastive.scheduled import ScheduledLoss
 from dncbm.encoders.adapter import AdaptedTower
 from dncbm.encoders.clip import Encoder
-from dncbm.encoders.trained import build_tower
+from dncbm.encoders.spec import BCOS, GUIDED
+from dncbm.encoders.trained import TextTower, build_tower, load_tower, trained_folder
 from dncbm.errors import InvalidInput, UnknownName
 
 _SMALL = 64
@@ -176,5 +177,25 @@ def tower_of(encoder: Encoder) -> NewTower:
     model: Any = encoder.trainable_model()
     if not hasattr(model, "visual"):
         raise InvalidInput(f"{encoder.spec} has no image tower of its own. Take a CLIP model.")
-    blueprint = Blueprint(family="encoder", name=encoder.spec)
+    blueprint, _ = origin_of(encoder)
     return NewTower(tower=model.visual, blueprint=blueprint, embed_dim=encoder.embed_dim)
+
+
+def origin_of(encoder: Encoder) -> tuple[Blueprint, TextTower | None]:
+    """How the image tower of a trained encoder is built anew, and whose texts go with it.
+
+    Raises:
+        InvalidInput: an encoder whose tower cannot be stored by itself.
+    """
+    scheme = encoder.spec.partition(":")[0]
+    if scheme in (BCOS, GUIDED):
+        raise InvalidInput(
+            f"{encoder.spec} is made of another encoder and cannot be trained further by contrast. "
+            "Train that one, and convert or guide what comes out."
+        )
+    folder = trained_folder(encoder.spec)
+    if folder is not None:
+        found = load_tower(folder)
+        return Blueprint(**found.manifest.config["blueprint"]), found.text
+    text = TextTower(encoder=encoder.spec, fingerprint=encoder.fingerprint)
+    return Blueprint(family="encoder", name=encoder.spec.removeprefix("scratch:")), text

@@ -60,11 +60,14 @@ class ScheduledLoss(nn.Module):
         """Take the schedule's temperature at a step, of which 0 is the first."""
         if self.schedule is not None:
             self.temperature = self.schedule(step)
+        if self.log_temperature is not None:  # itself: from below the floor no gradient leads back
+            with torch.no_grad():
+                self.log_temperature.clamp_(min=math.log(self.floor))
 
     def current(self, like: Tensor, shift: Tensor | None = None) -> Tensor:
         """The temperature of each row, or of all: shape (n, 1) or ()."""
         if self.log_temperature is not None:
-            base = self.log_temperature.exp().clamp_min(self.floor).to(like.dtype)
+            base = self.log_temperature.exp().to(like.dtype)
         else:
             base = torch.tensor(self.temperature, dtype=like.dtype, device=like.device)
         if shift is not None:

@@ -141,7 +141,7 @@ def _rows(path: Path) -> list[Mapping[str, str | None]]:
         text = _decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise InvalidInput(f"The captions {path} cannot be read: {error.strerror}.") from error
-    return list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
+    return _table(text, str(path))
 
 
 def _listed(path: Path) -> Pairs:
@@ -160,8 +160,16 @@ def _pairs(text: str, name: str) -> Pairs:
     if "\t" in head and "#" in head.split("\t")[0]:
         lines = [line.split("\t", 1) for line in text.splitlines() if "\t" in line]
         return [(photo.rsplit("#", 1)[0], caption.strip()) for photo, caption in lines]
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
-    return _named(rows, name)
+    return _named(_table(text, name), name)
+
+
+def _table(text: str, name: str) -> list[Mapping[str, str | None]]:
+    try:
+        return list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
+    except csv.Error as error:
+        raise InvalidInput(
+            f"The captions {name} are no table: {error}. Look for a quote that is never closed."
+        ) from error
 
 
 def _named(rows: Sequence[Mapping[str, str | None]], name: str) -> Pairs:

@@ -21,6 +21,7 @@ from dncbm.attribution.methods import upsampled
 from dncbm.bcos.explain import explain
 from dncbm.bcos.inputs import ImageModel
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.training.statistics import statistics_kept
 
 GRADCAM: Final = "gradcam"
 IXG: Final = "ixg"
@@ -118,7 +119,8 @@ class Explainer:
         with torch.set_grad_enabled(create_graph):
             answers = network(pixels)
         best = answers.argmax(dim=1) if classes is None else classes
-        return Explained(answers, self._further(network, pixels, best, create_graph))
+        with statistics_kept(network):
+            return Explained(answers, self._further(network, pixels, best, create_graph))
 
     def _further(
         self, network: nn.Module, pixels: Tensor, classes: Tensor, create_graph: bool

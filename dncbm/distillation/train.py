@@ -203,7 +203,10 @@ class _HeldOut:
         masks: Tensor | None,
     ) -> None:  # fmt: skip
         self.pair, self.photos, self.views, self.device = pair, photos, views, device
-        self.explained = photos.held_out[: config.explained_photos]
+        count = len(photos.held_out)  # evenly, since photos are often sorted by class
+        most = min(count, config.explained_photos)
+        self.places = np.linspace(0, max(0, count - 1), most).round().astype(int)
+        self.explained = photos.held_out[self.places]
         if masks is not None and len(masks) != len(photos.held_out):
             raise InvalidInput(
                 f"There are {len(masks)} masks for {len(photos.held_out)} held-out photos; the "
@@ -244,6 +247,9 @@ class _HeldOut:
 
     def _reasons(self, best: Tensor, explainer: Explainer) -> Row:
         near, inside, start = [], [], 0
+        places = torch.from_numpy(self.places)
+        best = best[places]
+        masks = None if self.masks is None else self.masks[places.to(self.masks.device)]
         is_first = not self._maps
         for _, many in whole(self.photos, self.views, self.device, self.explained):
             for shares in many.split(_EXPLAINED_AT_ONCE):
@@ -254,8 +260,8 @@ class _HeldOut:
                 said = self.pair.student_says(shares, classes)
                 wanted = self._maps[part.start // _EXPLAINED_AT_ONCE].to(self.device)
                 near.append(losses.similarities(said.maps.detach(), wanted).cpu())
-                if self.masks is not None:
-                    inside.append(self._energy(explainer, shares, classes, self.masks[part]))
+                if masks is not None:
+                    inside.append(self._energy(explainer, shares, classes, masks[part]))
         row: Row = {"explanation_similarity": float(torch.cat(near).mean())}
         return row | ({"epg": float(torch.cat(inside).mean())} if inside else {})
 

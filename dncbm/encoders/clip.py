@@ -110,6 +110,14 @@ class Encoder:
         """Whether there is a text tower."""
         return not isinstance(self._model, ImagesAlone)
 
+    def require_exchangeable(self) -> None:
+        """Refuse an encoder whose image embedding is more than its tower's output."""
+        if not isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
+            raise InvalidInput(
+                f"The encoder {self.spec!r} is a {type(self._model).__name__}, whose image tower "
+                "cannot be exchanged. Take a CLIP model: two towers and a cosine."
+            )
+
     def with_image_tower(
         self, tower: nn.Module, *, spec: str, fingerprint: str,
         preprocess: dict[str, Any] | None = None, texts: dict[str, Tensor] | None = None,
@@ -126,11 +134,7 @@ class Encoder:
         Raises:
             InvalidInput: this encoder's image embedding is more than its tower's output.
         """
-        if not isinstance(self._model, open_clip.CLIP | open_clip.CustomTextCLIP):
-            raise InvalidInput(
-                f"The encoder {self.spec!r} is a {type(self._model).__name__}, whose image tower "
-                "cannot be exchanged. Take a CLIP model: two towers and a cosine."
-            )
+        self.require_exchangeable()
         model = copy.copy(self._model)
         parts = {name: part for name, part in model._modules.items() if name != "visual"}
         if texts is not None:

@@ -75,6 +75,7 @@ class Candidates:
         """Steps of the Pareto front, in order; thinned out evenly along EPG to `most`."""
         steps = sorted(self.figures)
         found = [steps[i] for i in pareto_front([_point(self.figures[s]) for s in steps])]
+        found = [step for step in found if self._file(step).is_file()]  # thinned out before: gone
         if len(found) <= self.most:
             return found
         by_epg = sorted(found, key=lambda step: _point(self.figures[step])[1])

@@ -66,7 +66,8 @@ class Measure:
                     sums[name] = sums.get(name, 0.0) + float(values.sum())
         logits, truth = torch.cat(parts), self.data.truth[rows]
         found = decisions(logits, torch.from_numpy(truth), multiple=self.multiple)
-        if groups is not None and not self.multiple:
+        known = groups is not None and any(groups[row] is not None for row in rows)
+        if groups is not None and known and not self.multiple:
             right = logits.argmax(1).numpy() == truth.argmax(1)
             found["worst_group"] = worst_group(right, [groups[row] for row in rows])
         return found | {name: total / len(rows) for name, total in sums.items()}

@@ -5,6 +5,7 @@ frozen head are guided by the same code.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -15,6 +16,7 @@ from dncbm.attribution.catalogue import METHODS, MethodInfo, method_named
 from dncbm.attribution.layers import Layer
 from dncbm.bcos.inputs import ImageModel
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.training.statistics import statistics_kept
 
 AUTO = "auto"
 _ONE_PASS = ("gradient", "input_x_gradient", "grad_cam", "layer_cam")
@@ -130,10 +132,12 @@ class Attributor:
             seen.append(self.network(images))
             return seen[-1]
 
-        maps = self.method.function(
-            watched if one_pass else self.network, pixels, self._values(targets), layer=self.layer,
-            create_graph=True, **options,
-        )  # fmt: skip
+        kept = nullcontext() if one_pass else statistics_kept(self.network)
+        with kept:
+            maps = self.method.function(
+                watched if one_pass else self.network, pixels, self._values(targets),
+                layer=self.layer, create_graph=True, **options,
+            )  # fmt: skip
         return seen[0], maps
 
     def _values(self, targets: Tensor) -> Callable[[Tensor], Tensor]:

@@ -117,7 +117,7 @@ def fitted(found: Sequence[Regions], size: Size) -> Annotated:
     """All that is said about one photo, checked against it.
 
     It is scaled where the photo was made smaller or larger as a whole. What lies partly outside is
-    clipped. Where there are segments without boxes, their bounds are the boxes.
+    clipped. Of labels with segments alone, their bounds are the boxes.
 
     Raises:
         BadAnnotation: something is wholly outside or has no area, or the sizes do not agree.
@@ -126,7 +126,8 @@ def fitted(found: Sequence[Regions], size: Size) -> Annotated:
     segments = tuple(segment for regions in scaled for segment in regions.segments)
     around = tuple(_around(segment, size) for segment in segments)
     boxes = tuple(clipped(box, size) for regions in scaled for box in regions.boxes)
-    return Annotated(size, boxes or around, segments)
+    boxed = {box.label for box in boxes}
+    return Annotated(size, boxes + tuple(b for b in around if b.label not in boxed), segments)
 
 
 def _scaled(regions: Regions, size: Size) -> Regions:

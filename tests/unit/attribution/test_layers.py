@@ -80,6 +80,23 @@ def test_tokens_are_features_of_their_patches() -> None:
     torch.testing.assert_close(split.explain(split.features.clone()), expected)
 
 
+def test_features_with_channels_last_are_put_first() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), _Permuted(), nn.Flatten(), nn.Linear(24, 3))
+    images = torch.randn(2, 3, 4, 6)
+    split = split_at(net, images, "1")
+    torch.testing.assert_close(split.features, net[0](images))
+    torch.testing.assert_close(split.explain(split.features), net(images))
+    torch.testing.assert_close(split.explain(split.features.clone()), net(images))
+
+
+class _Permuted(nn.Module):
+    """As Swin transformers lay features."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 2, 3, 1)
+
+
 @pytest.mark.parametrize(
     ("tokens", "size", "expected"),
     [
