@@ -1,5 +1,6 @@
 """`dncbm pretrain`: an encoder for photos that no published one knows."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer

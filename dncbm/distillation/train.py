@@ -7,6 +7,7 @@ pair of networks works, each with pixels of its own. The teacher is frozen and i
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

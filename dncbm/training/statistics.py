@@ -14,7 +14,9 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     An explanation passes images through the network that it is not asked to classify, such as the
     darkened ones of integrated gradients; evaluation would normalise by the statistics of those.
     """
-    norms: list[Any] = [m for m in network.modules() if hasattr(m, "running_var") and hasattr(m, "momentum")]
+    norms: list[Any] = [
+        m for m in network.modules() if hasattr(m, "running_var") and hasattr(m, "momentum")
+    ]
     momenta = [norm.momentum for norm in norms]
     counts = [getattr(norm, "num_batches_tracked", None) for norm in norms]
     before = [None if count is None else count.clone() for count in counts]

@@ -100,7 +100,13 @@ def test_a_learned_temperature_moves_and_has_a_floor(sides: Any) -> None:
     assert loss.log_temperature.grad is not None
     assert float(loss.log_temperature.grad) != 0
     loss.log_temperature.data.fill_(math.log(1e-6))
-    assert loss(*sides).item() == pytest.approx(NTXentLoss(0.01)(*sides).item(), rel=1e-6)
+    loss.set_step(1)
+    loss.log_temperature.grad = None
+    value = loss(*sides)
+    assert value.item() == pytest.approx(NTXentLoss(0.01)(*sides).item(), rel=1e-6)
+    value.backward()  # from the floor a way leads back up
+    assert loss.log_temperature.grad is not None
+    assert float(loss.log_temperature.grad) != 0
 
 
 def test_what_is_wrong_is_told(sides: Any) -> None:
