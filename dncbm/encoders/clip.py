@@ -272,9 +272,8 @@ def load_encoder(spec: str = "mini", *, device: str = "auto", precision: str = "
             `ORG/NAME` (on the Hugging Face hub), `local-dir:FOLDER`, `bcos:DIR` and `guided:DIR`
             for what `dncbm bcosify` and `dncbm guide` wrote, whose texts are those of the encoder
             that they were made of, or `trained:DIR` (or DIR alone) for what `dncbm distill` or
-            `dncbm pretrain` wrote. An architecture alone stands for its only tag. A weights file
-            does not say how pixels are normalised and which activation it was trained with: the
-            tag does, and may be left out where all tags of the architecture agree.
+            `dncbm pretrain` wrote. An architecture alone stands for its only tag. A tag says how
+            pixels are normalised; beside a weights file it may be left out where all tags agree.
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a CUDA GPU where there is one, else
             the processor; `mps` is never chosen by itself, since its results were not checked.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp16 on a GPU, fp32 elsewhere, where
@@ -321,8 +320,7 @@ def load_encoder_of(
         model: directory.
         spec: what it calls the encoder.
         expected: fingerprint of the encoder that it was made with.
-        device: see `load_encoder`.
-        precision: see `load_encoder`.
+        device, precision: see `load_encoder`.
         own: an artifact in that directory which was made of the encoder.
     """
     *others, last = candidates(spec, model, own)
