@@ -313,14 +313,15 @@ def load_encoder_of(
 ) -> Encoder:  # fmt: skip
     """The encoder that what lies in the directory `model` was made with.
 
-    A copy beside it is taken before the original, see `dncbm.encoders.carried`. What comes back may
-    be another encoder all the same, where there is no right one: compare the fingerprint.
+    A copy beside it comes before the original, see `dncbm.encoders.carried`. Where there is no right
+    one, another comes back: compare the fingerprint.
 
     Args:
         model: directory.
         spec: what it calls the encoder.
         expected: fingerprint of the encoder that it was made with.
-        device, precision: see `load_encoder`.
+        device: see `load_encoder`.
+        precision: see `load_encoder`.
         own: an artifact in that directory which was made of the encoder.
     """
     *others, last = candidates(spec, model, own)
