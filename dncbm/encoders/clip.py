@@ -313,8 +313,8 @@ def load_encoder_of(
 ) -> Encoder:  # fmt: skip
     """The encoder that what lies in the directory `model` was made with.
 
-    A copy beside it comes before the original, see `dncbm.encoders.carried`. Where there is no right
-    one, another comes back: compare the fingerprint.
+    A copy beside it comes before the original, see `dncbm.encoders.carried`. Where none is right,
+    another comes back: compare the fingerprint.
 
     Args:
         model: directory.
