@@ -52,7 +52,8 @@ def work(
         signal.signal(number, on_signal)
     client = JobClient(places)
     executor = Executor(client, entry, concurrency=concurrency, total=total)
-    stderr.print(f"Worker {executor.name} takes jobs for {places.models}")
+    if not with_parent:  # beside the service its log is the parent's, whose lines are JSON
+        stderr.print(f"Worker {executor.name} takes jobs for {places.models}")
     try:
         executor.run(lambda: told.is_set() or (with_parent and os.getppid() != parent))
     except ConnectionLost as error:
