@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ from PIL import Image
 
 from dncbm.encoders.batching import MAX_BATCH, Batcher, threads_alone
 from dncbm.encoders.streams import Streams, streams_for, threads_of
-from dncbm.errors import InvalidInput
+from dncbm.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from dncbm.artifacts import Manifest
+    from dncbm.encoders.backends.base import ImageBackend
     from dncbm.encoders.calibrate import Choice
     from dncbm.encoders.clip import Encoder
     from dncbm.predictor import Predictor
@@ -108,11 +109,13 @@ class SharedEncoders:
         return self._started(encoder, model)
 
     def _started(self, encoder: "Encoder", model: Path) -> SharedEncoder:
-        from dncbm.encoders.backends.base import open_backend
+        from dncbm.encoders.backends.base import EAGER, open_backend
 
         streams = streams_for(encoder.device, self._cores)
         choice = self._chosen(encoder, model, streams)
         backend = open_backend(encoder, choice.backend, streams)
+        if choice.backend == EAGER:
+            choice, backend = _as_graph(encoder, choice, backend, streams)
         image = torch.zeros(1, 3, *encoder.image_size)
         batcher = Batcher(
             backend,
@@ -153,6 +156,22 @@ class SharedEncoders:
                 "DNCBM_BACKEND to auto or torch."
             )
         return choice
+
+
+def _as_graph(
+    encoder: "Encoder", choice: "Choice", eager: "ImageBackend", streams: Streams
+) -> tuple["Choice", "ImageBackend"]:
+    """PyTorch's passes in one call each, where the image tower can be traced."""
+    from dncbm.encoders.backends.base import GRAPH, is_replaceable, open_backend
+
+    if not is_replaceable(encoder):
+        return choice, eager
+    try:
+        graph = open_backend(encoder, GRAPH, streams)
+    except Unavailable as error:
+        logger.warning("Passes take longer beside other requests: %s", error)
+        return choice, eager
+    return replace(choice, backend=GRAPH), graph
 
 
 def _sample(encoder: "Encoder", model: Path) -> torch.Tensor:

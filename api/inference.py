@@ -1,17 +1,21 @@
 """Uploads through the encoder that all calls share."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from fastapi import Response
-from PIL import Image
 from pydantic import BaseModel
+from torch import Tensor
 
 from api.encoders import batcher_of
 from api.images import Upload, check_pixels, decode_uploads
+from api.predicting import ServedPredictor
 from api.registry import ServedModel
 from api.service import Service
+from dncbm.encoders.batching import Batcher
+from dncbm.stages import stage
 from dncbm.types import Prediction
 
 
@@ -29,30 +33,51 @@ def predict_uploads(
     """
     check_pixels(uploads, service.options)
     batcher = batcher_of(model.predictor)
-    expected = batcher.expected() if batcher else nullcontext()
-    with expected, service.limiter.slot() as turn:
-        if batcher is None:
+    if batcher is None:
+        with service.limiter.slot():
             images = decode_uploads(uploads, service.options)
-        else:
-            images = shrunk_uploads(service, model, uploads)
-            turn.end()
-        rankings = model.predictor.predict(images, **query)
+            rankings = model.predictor.predict(images, **query)
+    else:
+        rankings = _in_company(service, model, uploads, batcher, query)
     service.metrics.count_images(model.id, len(rankings))
     return rankings
 
 
-def shrunk_uploads(
-    service: Service, model: ServedModel, uploads: Sequence[Upload]
-) -> list[Image.Image]:
-    """The uploads as the encoder sees them: its predictions of these are the same.
+def _in_company(
+    service: Service, model: ServedModel, uploads: Sequence[Upload], batcher: Batcher,
+    query: dict[str, Any],
+) -> list[list[Prediction]]:  # fmt: skip
+    """From pixels to contributions in passes that other calls share."""
+    finish = _Finish(model.predictor, tuple(sorted(query.items())))
+    with batcher.expected(), service.limiter.slot() as turn:
+        pixels = shrunk_uploads(service, model, uploads)
+        turn.end()
+        rankings: list[list[Prediction]] = []
+        for part in pixels.split(batcher.max_batch):
+            with stage("encode", len(part)):
+                rankings += batcher.finished(part, finish)
+    return rankings
+
+
+@dataclass(frozen=True, slots=True)
+class _Finish:
+    """Embeddings to predictions; equal for calls that ask the same of the same model."""
+
+    predictor: ServedPredictor
+    query: tuple[tuple[str, Any], ...]
+
+    def __call__(self, rows: Tensor) -> list[list[Prediction]]:
+        return self.predictor.predict_embeddings(rows, **dict(self.query))
+
+
+def shrunk_uploads(service: Service, model: ServedModel, uploads: Sequence[Upload]) -> Tensor:
+    """The uploads as the encoder takes them: (n, 3, h, w).
 
     One after the other, so that a single decoded photo is in memory.
     """
-    return [
-        Image.fromarray(model.predictor.seen(image))
-        for upload in uploads
-        for image in decode_uploads([upload], service.options)
-    ]
+    return torch.cat(
+        [model.predictor.pixels(decode_uploads([upload], service.options)) for upload in uploads]
+    )
 
 
 def as_json(answer: BaseModel) -> Response:

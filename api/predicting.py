@@ -59,6 +59,14 @@ class ServedPredictor(Protocol):
         """Per image its top classes, best first."""
         ...
 
+    def pixels(self, images: Sequence[Image.Image]) -> Any:
+        """Images as the encoder takes them, a tensor (n, 3, h, w)."""
+        ...
+
+    def predict_embeddings(self, embeddings: Any, **query: Any) -> list[list[Prediction]]:
+        """Like `predict`, from raw embeddings (n, d)."""
+        ...
+
     def intervene(
         self, images: Sequence[Image.Image], changes: Sequence[CodeChange], **listing: Any
     ) -> list[Intervention]:

@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MEBIBYTE = 1 << 20
 
 BackendName = Literal[
-    "auto", "torch", "torch-bf16", "onnx", "onnxruntime", "onnxruntime-int8", "openvino",
-    "openvino-bf16",
+    "auto", "torch", "torch-graph", "torch-bf16", "onnx", "onnxruntime", "onnxruntime-int8",
+    "openvino", "openvino-bf16",
 ]  # fmt: skip
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 _RATE = re.compile(r"([1-9][0-9]{0,6})/(second|minute|hour)")

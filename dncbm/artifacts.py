@@ -33,6 +33,8 @@ Kind = Literal[
 FORMAT_VERSION = 2
 """2: a dictionary holds what its names were compared in."""
 MANIFEST = "manifest.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""In a folder of open_clip's own, which is no artifact whatever it is called."""
 _CHUNK = 1 << 20
 
 

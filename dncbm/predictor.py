@@ -8,7 +8,7 @@ from typing import Any, final, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL.Image import Image
-from torch import Tensor, inference_mode
+from torch import Tensor, inference_mode, stack
 
 from dncbm.artifacts import require_input
 from dncbm.attribution.pixels import pixel_maps
@@ -50,7 +50,7 @@ class Predictor:
         self.image_backend = image_backend
         """What embeds pixels (n, 3, h, w) in place of the encoder, such as a `Batcher`."""
         self.on_codes: Callable[[Tensor], None] | None = None
-        """Told the codes (n, c) of all images that `predict` is asked about."""
+        """Told the codes (n, c) of all images that a prediction is asked of."""
         self.sae = sae.eval()
         self.dictionary = dictionary
         self.cbm = cbm
@@ -162,12 +162,19 @@ class Predictor:
         """
         if not images:
             raise InvalidInput("No image was given. Give at least one.")
-        codes = self.encode(self.embed(images))
+        return self.predict_embeddings(
+            self.embed(images),
+            top_contributions=top_contributions, top_classes=top_classes, nec=nec, by=by,
+        )  # fmt: skip
+
+    def predict_embeddings(
+        self, embeddings: Float[Tensor, "n d"], **query: Any
+    ) -> list[list[Prediction]]:
+        """The same for raw embeddings that are already there; `query` as of `predict`."""
+        codes = self.encode(embeddings)
         if self.on_codes is not None:
             self.on_codes(codes)
-        return self.predict_codes(
-            codes, top_contributions=top_contributions, top_classes=top_classes, nec=nec, by=by
-        )
+        return self.predict_codes(codes, **query)
 
     def predict_codes(
         self,
@@ -331,6 +338,11 @@ class Predictor:
             )
             maps = pixel_maps(self.encoder.image_tower(), pixels, head)
         return [attribution_of(target, maps, t) for t, target in enumerate(wanted)]
+
+    def pixels(self, images: Sequence[Image]) -> Float[Tensor, "n 3 h w"]:
+        """RGB images as the encoder takes them."""
+        _require_images(images)
+        return stack([self.encoder.preprocess(image) for image in images])
 
     def seen(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
         """The part of an image that the encoder sees, at its resolution: what maps lie on."""

@@ -1,33 +1,81 @@
 """What guidance by real boxes gains, at at most half a point of accuracy or F1 lost.
 
-    python -m benchmarks.guidance.boxes tiny_imagenet.zip --coco coco128_boxes.zip --quick
+    python -m benchmarks.guidance.boxes --tiny tiny_imagenet.zip
+    python -m benchmarks.guidance.boxes --coco coco128_boxes.zip --mobilenet mobilenet_v1_075_224
 
-Twenty classes of Tiny ImageNet (single-label) and a COCO-style set (several labels): standard and
-B-cos networks, trained first without guidance, then with it at the input and at the end, by all
-boxes and by 10 % and 1 % of them; and by boxes that are 10, 25 and 50 % too large, with energy and
-L1. Each run stands in a file of its own below `--out`, so that a killed benchmark goes on where it
+Classes of Tiny ImageNet (single-label) and a COCO-style set (several labels): standard and B-cos
+networks, trained first without guidance, then with it at the input and at the end, by all boxes
+and by 10 % and 1 % of them; and by boxes that are 10, 25 and 50 % too large, with energy and L1.
+Networks start from scratch, the standard one on COCO from ImageNet weights where they are given.
+Each run stands in a file of its own below `--out`, so that a killed benchmark goes on where it
 was. Figures are of test photos; the epoch is chosen on validation photos.
 """
 
 import argparse
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import Row, finish, parser
+from benchmarks.guidance._mobilenet import NAME, mobilenet_file
 from benchmarks.guidance._runs import baseline, guided, once
 
-KINDS = {"standard": "scratch:standard_resnet18", "b-cos": "scratch:resnet18"}
 _LAYERS = ("input", "final")
 _FRACTIONS = (1.0, 0.1, 0.01)
 _DILATIONS = (0.1, 0.25, 0.5)
-_SMALL = {"width": 16}
-"""A ResNet-18 whose last maps have an eighth of the pixels along a side, half as wide."""
-_WEIGHTS = {"energy": [0.3, 1.0, 3.0], "l1": [0.3, 1.0, 3.0]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """A network, how its baseline is trained, and how far guidance goes on."""
+
+    model: str
+    rate: float
+    epochs: float
+    size: int
+    architecture: dict[str, Any] = field(default_factory=dict)
+    guided_epochs: float
+    annotated: Sequence[float] = _FRACTIONS
+
+
+_SMALL = {"width": 8, "small_inputs": True}
+"""Of 32 pixels, 4 x 4 places are left at the end."""
+TINY = {
+    "standard": Start(
+        model="scratch:standard_resnet18", rate=2e-3, epochs=20, guided_epochs=8, size=32,
+        architecture=_SMALL,
+    ),
+    "b-cos": Start(
+        model="scratch:resnet18", rate=5e-3, epochs=20, guided_epochs=8, size=32,
+        architecture=_SMALL,
+    ),
+}  # fmt: skip
+COCO = {
+    "standard": Start(
+        model="scratch:standard_resnet18", rate=2e-3, epochs=60, guided_epochs=20, size=96,
+        architecture={"width": 16}, annotated=_FRACTIONS[:2],
+    ),
+    "b-cos": Start(
+        model="scratch:resnet18", rate=5e-3, epochs=60, guided_epochs=20, size=96,
+        architecture={"width": 16}, annotated=_FRACTIONS[:2],
+    ),
+}  # fmt: skip
+"""With 128 photos to train on, one in a hundred is one photo."""
+
+
+def pretrained(weights: Path, folder: Path) -> Start:
+    """MobileNetV1 0.75 with ImageNet weights of Keras."""
+    file = mobilenet_file(weights / "weights.npz", folder / "mobilenet.safetensors")
+    return Start(
+        model=f"timm:{NAME}@{file}", rate=5e-4, epochs=15, guided_epochs=6, size=128,
+        annotated=_FRACTIONS[:2],
+    )  # fmt: skip
 
 
 def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
-    """Every tenth class of Tiny ImageNet with its boxes, as a folder."""
+    """Classes of Tiny ImageNet from all over, with their boxes, as a folder."""
 
     def write() -> Row:
         with zipfile.ZipFile(data) as archive:
@@ -52,44 +100,51 @@ def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
     return folder / "photos"
 
 
-def recipe(options: argparse.Namespace, kind: str, data: Path, size: int) -> dict[str, Any]:
-    """What all runs of one kind of network have in common."""
-    epochs = 6 if options.quick else options.epochs
-    training = {"epochs": epochs, "batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 100}
+def recipe(options: argparse.Namespace, start: Start, data: Path) -> dict[str, Any]:
+    """What all runs of one network have in common."""
+    training = {
+        "epochs": 2 if options.quick else start.epochs, "batch_size": 32,
+        "learning_rate": start.rate, "evaluate_every": 100,
+    }  # fmt: skip
     return {
-        "model": KINDS[kind], "data": str(data), "architecture": _SMALL,
-        "annotations": str(data), "size": size, "device": options.device,
-        "training": training, "seed": 0,
+        "model": start.model, "data": str(data), "architecture": start.architecture,
+        "annotations": str(data), "size": start.size, "device": options.device,
+        "training": training, "seed": options.seed,
     }  # fmt: skip
 
 
-def runs(options: argparse.Namespace, kind: str, name: str, base: dict[str, Any]) -> list[Row]:
+def runs(
+    options: argparse.Namespace, kind: str, name: str, start: Start, base: dict[str, Any]
+) -> list[Row]:
     """A row per guided run of one network."""
     folder = options.out / "boxes"
-    start = baseline(folder, f"{name}-{kind}-baseline", base)
+    label = f"{name}-{kind}-{options.seed}"
+    model = baseline(folder, f"{label}-baseline", base)
+    epochs = 1 if options.quick else start.guided_epochs
     rows = []
-    for loss, layer, fraction, dilation in settings(options.quick):
-        weights = _WEIGHTS[loss][1:2] if options.quick else _WEIGHTS[loss]
-        training = base["training"] | {"loss": loss, "layer": layer, "learning_rate": 3e-4}
+    for loss, layer, fraction, dilation in settings(options.quick, start.annotated):
+        training = base["training"] | {
+            "loss": loss, "layer": layer, "learning_rate": 0.3 * start.rate, "epochs": epochs,
+            "evaluate_every": 25,
+        }  # fmt: skip
         if layer == "final" and kind == "standard":
             training["attribution"] = "grad_cam"
         run = base | {
-            "model": start, "architecture": {}, "training": training, "weights": weights,
+            "model": model, "architecture": {}, "training": training, "weights": options.weights,
             "fraction": fraction, "dilation": dilation,
         }  # fmt: skip
-        label = f"{name}-{kind}-{loss}-{layer}-{fraction:g}-{dilation:g}"
-        found = guided(folder, label, run)
+        found = guided(folder, f"{label}-{loss}-{layer}-{fraction:g}-{dilation:g}", run)
         rows.append(_row(name, kind, loss, layer, fraction, dilation, found))
     return rows
 
 
-def settings(quick: bool) -> list[tuple[str, str, float, float]]:
+def settings(quick: bool, fractions: Sequence[float]) -> list[tuple[str, str, float, float]]:
     """Loss, layer, share of the boxes, dilation."""
     if quick:
         return [("energy", "final", 1.0, 0.0), ("energy", "final", 0.1, 0.0)]
-    by_fraction = [("energy", layer, part, 0.0) for layer in _LAYERS for part in _FRACTIONS]
-    exact = [("l1", "final", 1.0, 0.0)]
-    dilated = [(loss, "final", 1.0, grown) for loss in ("energy", "l1") for grown in _DILATIONS]
+    by_fraction = [("energy", layer, part, 0.0) for part in fractions for layer in _LAYERS]
+    exact = [("l1", layer, 1.0, 0.0) for layer in _LAYERS]
+    dilated = [(loss, "input", 1.0, grown) for grown in _DILATIONS for loss in ("energy", "l1")]
     return by_fraction + exact + dilated
 
 
@@ -109,23 +164,25 @@ def _row(
 def main() -> None:
     """Run what is missing, print all, write."""
     made = parser(__doc__)
-    made.add_argument("data", type=Path, help="tiny_imagenet.zip")
+    made.add_argument("--tiny", type=Path, help="tiny_imagenet.zip")
     made.add_argument("--coco", type=Path, help="a zip with YOLO boxes")
+    made.add_argument("--mobilenet", type=Path, help="folder with weights.npz of Keras")
+    made.add_argument("--weights", type=float, nargs="+", default=[1.0], help="λ")
+    made.add_argument("--seed", type=int, default=0)
     made.add_argument("--quick", action="store_true", help="minutes on one core")
-    made.add_argument("--epochs", type=float, default=30.0)
-    made.add_argument("--pixels", type=int, default=32, help="of Tiny ImageNet; COCO: twice")
     made.add_argument("--device", default="cpu")
     options = made.parse_args()
-    classes, photos = (5, 40) if options.quick else (20, 150)
-    data = subset(options.data, options.out / "boxes", classes, photos)
-    rows: list[Row] = []
-    for kind in KINDS:
-        rows += runs(
-            options, kind, "tiny", recipe(options, kind, data, 32 if options.quick else 64)
-        )
-        if options.coco is not None:
-            base = recipe(options, kind, options.coco, 2 * options.pixels)
-            rows += runs(options, kind, "coco", base | {"task": "multi"})
+    folder, rows = options.out / "boxes", []
+    worlds: list[tuple[str, Path, dict[str, Start], dict[str, Any]]] = []
+    if options.tiny is not None:
+        classes, photos = (5, 40) if options.quick else (10, 150)
+        worlds.append(("tiny", subset(options.tiny, folder, classes, photos), TINY, {}))
+    if options.coco is not None:
+        known = {"standard": pretrained(options.mobilenet, folder)} if options.mobilenet else {}
+        worlds.append(("coco", options.coco, COCO | known, {"task": "multi"}))
+    for name, data, starts, more in worlds:
+        for kind, start in starts.items():
+            rows += runs(options, kind, name, start, recipe(options, start, data) | more)
     gains = {
         f"{r['data']} {r['network']} {r['loss']} {r['layer']} {r['boxes']:g} {r['dilation']:g}":
         r["EPG after"] - r["EPG before"] for r in rows

@@ -56,7 +56,7 @@ def write_random_model(root: Path, encoder_name: str, concepts: int = 4096) -> P
 
 
 def _random_weights(root: Path, architecture: str) -> str:
-    folder = root / "encoder"
+    folder = root / "weights"
     folder.mkdir(parents=True)
     model = open_clip.create_model(architecture)
     config = {"model_cfg": open_clip.get_model_config(architecture)}

@@ -4,7 +4,8 @@
 
 Per number of clients: throughput, p50, p99 and failures. Beside them, in the same turn and with
 the same threads, what no service can beat: decoding and encoding one photo, the bare pass over 32
-preprocessed photos, and decoding and encoding 32 photos in a process without HTTP. `--soak SECONDS`
+preprocessed photos, and decoding and encoding 32 photos in a process without HTTP, all with the
+backend that is served; `bare_eager_ms` is one photo with PyTorch as it is. `--soak SECONDS`
 adds a long run with the memory every 30 s and its slope, `--soak-only` nothing else.
 """
 
@@ -25,6 +26,9 @@ from benchmarks._harness import Row, finish, parser
 from benchmarks.serving._client import Level, Served
 from benchmarks.serving._model import write_random_model
 from dncbm.data.images import decode_image
+from dncbm.encoders.backends.base import GRAPH, open_backend
+from dncbm.encoders.streams import streams_for
+from dncbm.errors import Unavailable
 from dncbm.predictor import Predictor
 
 _BATCH = 32
@@ -38,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or write_random_model(Path(folder) / "random", options.encoder)
         photos = _photos(options.photos, options.images)
-        bare = Bare(Predictor.load(model, device="cpu"), photos)
+        bare = Bare(*_opened(model, options.backend), photos)
         settings = {"device": "cpu", "backend": options.backend}
         notes: dict[str, float] = dict(bare.notes)
         if not options.soak_only:
@@ -71,11 +75,25 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
+def _opened(model: Path, backend: str) -> tuple[Predictor, Predictor]:
+    """With the backend that is served (`torch` means its graph), and with PyTorch as it is."""
+    eager = Predictor.load(model, device="cpu")
+    name = {"torch": GRAPH, "onnx": "onnxruntime"}.get(backend, backend)
+    streams = streams_for("cpu")
+    try:
+        other = open_backend(eager.encoder, name, streams)
+    except Unavailable:
+        return eager, eager
+    return Predictor.load(model, encoder=eager.encoder, image_backend=other), eager
+
+
 class Bare:
     """The encoder by itself, as fast as this machine lets it be."""
 
-    def __init__(self, predictor: Predictor, photos: Sequence[bytes]) -> None:
+    def __init__(self, predictor: Predictor, eager: Predictor, photos: Sequence[bytes]) -> None:
         self._predictor = predictor
+        self._eager = eager
+        self._encode = predictor.image_backend or predictor.encoder.encode_images
         self._photos = photos
         self._cores = torch.get_num_threads()
         images = [decode_image(photo) for photo in photos]
@@ -96,7 +114,7 @@ class Bare:
         """Images per second of passes over 32, by one stream of all cores or a stream per core."""
         torch.set_num_threads(self._cores)
         whole = len(self._pixels) / statistics.median(
-            _repeated(lambda: self._predictor.encoder.encode_images(self._pixels), seconds / 2)
+            _repeated(lambda: self._encode(self._pixels), seconds / 2)
         )
         return max(whole, self._streams(seconds / 2))
 
@@ -125,7 +143,7 @@ class Bare:
             torch.set_num_threads(1)
             done = 0
             while time.perf_counter() < until:
-                self._predictor.encoder.encode_images(self._pixels)
+                self._encode(self._pixels)
                 done += len(self._pixels)
             return done
 
@@ -133,32 +151,17 @@ class Bare:
             done = sum(pool.map(passes, range(self._cores)))
         return done / (time.perf_counter() - start)
 
-    def rows(self, ones: Sequence[float], rates: Sequence[float]) -> list[Row]:
-        """For the table: medians over the turns, and processor time on one thread."""
-        torch.set_num_threads(1)
-        batch = len(self._pixels)
-        encode = self._predictor.encoder.encode_images
-        return [
-            {
-                "what": "bare decode + encode, 1",
-                "p50_ms": 1000 * statistics.median(ones),
-                "cpu_ms_per_image": _cpu_ms(self._decode_and_encode, 1),
-            },
-            {
-                "what": f"bare pass, {batch}",
-                "images_per_s": statistics.median(rates),
-                "cpu_ms_per_image": _cpu_ms(lambda: encode(self._pixels), batch),
-            },
-        ]
-
     def _decode_and_encode(self) -> None:
         self._predictor.embed([decode_image(self._photos[0])])
+
+    def _one_eager(self) -> None:
+        self._eager.embed([decode_image(self._photos[0])])
 
     def _after_the_encoder(self) -> dict[str, float]:
         """What codes, logits and exact accounts cost, as a share of the encoder's time."""
         torch.set_num_threads(1)
-        encode = self._predictor.encoder.encode_images
-        notes = {}
+        encode = self._encode
+        notes = {"bare_eager_ms": round(1000 * min(_repeated(self._one_eager, 1.0)), 2)}
         for batch in (1, _BATCH):
             pixels, rows = self._pixels[:batch], self._embeddings[:batch]
 
@@ -171,16 +174,6 @@ class Bare:
             ]
             notes[f"after_the_encoder_share_batch_{batch}"] = round(statistics.median(shares), 4)
         return notes
-
-
-def _cpu_ms(run: Callable[[], object], images: int) -> float:
-    """Processor time per image of this process, which other work on the machine hardly changes."""
-    run()
-    start = time.process_time()
-    turns = 5
-    for _ in range(turns):
-        run()
-    return 1000 * (time.process_time() - start) / turns / images
 
 
 def _repeated(run: Callable[[], object], seconds: float) -> list[float]:

@@ -7,6 +7,7 @@ from typing import Final
 
 import open_clip
 
+from dncbm.artifacts import OPEN_CLIP_CONFIG
 from dncbm.encoders.hub_ids import OPEN_CLIP_NAMES
 from dncbm.errors import InvalidInput, Unavailable, UnknownName
 
@@ -102,9 +103,9 @@ def _mini() -> EncoderSpec:
 def _with_scheme(text: str, scheme: str, rest: str) -> EncoderSpec:
     if scheme == "hf-hub":
         return _on_hub(text, rest)
-    if not (Path(rest) / "open_clip_config.json").is_file():
+    if not (Path(rest) / OPEN_CLIP_CONFIG).is_file():
         raise InvalidInput(
-            f"{rest} has no open_clip_config.json. local-dir: needs a folder with that file and "
+            f"{rest} has no {OPEN_CLIP_CONFIG}. local-dir: needs a folder with that file and "
             "the weights, as open_clip and the hub store it."
         )
     return EncoderSpec(text, text, None)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from dncbm.artifacts import MANIFEST, Kind, Manifest, load_manifest, require_input
+from dncbm.artifacts import MANIFEST, OPEN_CLIP_CONFIG, Kind, Manifest, load_manifest, require_input
 from dncbm.errors import ArtifactError
 
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -57,7 +57,7 @@ def read_directory(folder: Path) -> dict[str, FoundArtifact]:
 
 def read_artifacts(folder: Path) -> dict[str, FoundArtifact]:
     """Like `read_directory`, also of a directory that is still being written."""
-    kinds = [kind for kind in KINDS if (folder / kind).is_dir()]
+    kinds = [kind for kind in KINDS if _is_artifact(folder / kind)]
     manifests = {kind: read_manifest(folder / kind) for kind in kinds}
     encoders = _encoder_names(manifests.values())
     return {
@@ -120,6 +120,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(item) for item in value]
     return value
+
+
+def _is_artifact(path: Path) -> bool:
+    """A finished or half-written artifact, and not the weights of an open_clip model."""
+    return path.is_dir() and not (path / OPEN_CLIP_CONFIG).is_file()
 
 
 def _check_form(path: Path) -> None:

@@ -10,7 +10,7 @@ from api.allocator import give_back, limit_arenas
 from api.asgi import application
 from api.encoders import SharedEncoders, batcher_of, serving_details
 from dncbm.encoders import calibrate
-from dncbm.encoders.backends import base
+from dncbm.encoders.backends import base, pytorch
 from dncbm.errors import InvalidInput, UnknownName
 from tests.api.conftest import client_for
 from tests.api.fakes import FakePredictor, photo
@@ -75,6 +75,27 @@ def test_a_backend_must_keep_to_pytorch(
         return
     with pytest.raises(InvalidInput, match=r"'onnxruntime' has a cosine of 0\.\d+ .*auto or torch"):
         encoders.load(two_models / "a")
+
+
+def test_passes_are_a_graph_where_the_tower_is_one(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def backend() -> str:
+        encoders = SharedEncoders("cpu")
+        predictor = encoders.load(two_models / "a")
+        rows = batcher_of(predictor)(torch.ones(2, 3, *predictor.encoder.image_size))
+        expected = predictor.encoder.encode_images(torch.ones(2, 3, *predictor.encoder.image_size))
+        assert torch.allclose(rows, expected, atol=1e-4)
+        return encoders._shared(predictor.cbm.manifest, two_models / "a").describe()["backend"]
+
+    assert backend() == "torch-graph"
+
+    def no_graph(tower: torch.nn.Module, example: torch.Tensor) -> None:
+        raise RuntimeError("Tracer cannot infer type")
+
+    monkeypatch.setattr(pytorch, "_traced", no_graph)
+    assert backend() == "torch"
+    assert "Passes take longer beside other requests" in caplog.text
 
 
 def test_loading_leaves_no_team_of_threads(two_models: Path) -> None:

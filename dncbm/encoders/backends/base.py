@@ -16,6 +16,8 @@ from dncbm.training.precision import native_bfloat16
 
 EAGER = "torch"
 """The encoder itself, in its own precision: what every other backend is compared with."""
+GRAPH = "torch-graph"
+"""The same in one call that needs no interpreter."""
 AUTO = "auto"
 
 
@@ -50,6 +52,7 @@ _ROOM = "dncbm.encoders.backends"
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
 BACKENDS: Mapping[str, _Kind] = {
     EAGER: _Kind(f"{_ROOM}.pytorch", "open_eager"),
+    GRAPH: _Kind(f"{_ROOM}.pytorch", "open_graph"),
     "torch-bf16": _Kind(f"{_ROOM}.pytorch", "open_bfloat16", is_bfloat16=True),
     "onnxruntime": _Kind(f"{_ROOM}.onnx_runtime", "open_float32", _ONNX, "onnx"),
     "onnxruntime-int8": _Kind(

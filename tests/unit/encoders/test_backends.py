@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def _open(encoder: Encoder, name: str, streams: Streams = ONE) -> base.ImageBack
     ("name", "least"),
     [
         ("torch", 1 - 1e-9),
+        ("torch-graph", 1 - 1e-6),
         ("torch-bf16", 0.999),
         ("onnxruntime", 1 - 1e-6),
         ("onnxruntime-int8", 0.98),
@@ -107,6 +109,40 @@ def test_backends_stand_for_float32_on_the_cpu_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="runs on the CPU in fp32; this one runs on cpu in fp16"):
         open_backend(half, "torch-bf16", ONE)
     assert open_backend(half, "torch", ONE) == half.encode_images
+
+
+class _OddOnesOut(torch.nn.Module):
+    """A tower that counts in Python, which a graph cannot."""
+
+    def __init__(self, tower: torch.nn.Module, *, fails: bool = False) -> None:
+        super().__init__()
+        self.tower, self.fails = tower, fails
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.fails:
+            raise ArithmeticError("not in a graph")
+        rows = self.tower(pixels)
+        return rows.flip(1) if len(pixels) % 2 else rows
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [(False, "gives other embeddings than the tower"), (True, "ArithmeticError: not in a graph")],
+)
+def test_a_tower_that_no_graph_stands_for(encoder: Encoder, fails: bool, told: str) -> None:
+    odd = encoder.with_image_tower(
+        _OddOnesOut(encoder.image_tower(), fails=fails), spec="odd", fingerprint="0" * 64
+    )
+    with pytest.raises(Unavailable, match=told):
+        open_backend(odd, "torch-graph", ONE)
+
+
+def test_a_graph_keeps_to_itself(encoder: Encoder) -> None:
+    """No deprecation is told, and an empty batch has no rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = open_backend(encoder, "torch-graph", ONE)
+    assert graph(torch.zeros(0, 3, 16, 16)).shape == (0, encoder.embed_dim)
 
 
 def test_an_unknown_backend_is_told_with_its_neighbours(encoder: Encoder) -> None:

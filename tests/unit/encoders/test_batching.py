@@ -1,11 +1,16 @@
+import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from dncbm.encoders import batching
 from dncbm.encoders.batching import Batcher, _Spread, threads_alone
 from dncbm.encoders.streams import Streams
 from dncbm.errors import InvalidInput, Unavailable
@@ -99,6 +104,94 @@ def test_a_failing_image_fails_its_own_call_only() -> None:
     assert batcher(pixels(4)).item() == 8
 
 
+class Named:
+    """Puts its name before each row; what has 13 in it is an error. Equal by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.finished: list[int] = []
+        self.seen: list[str] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Named) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __call__(self, rows: Tensor) -> list[str]:
+        self.finished.append(len(rows))
+        self.seen.append(ASKED.get())
+        if (rows == 26).any():
+            raise ArithmeticError("thirteen")
+        return [f"{self.name}{row.item():g}" for row in rows]
+
+
+ASKED: ContextVar[str] = ContextVar("asked", default="nobody")
+
+
+def test_calls_of_a_pass_that_are_finished_alike_are_finished_together() -> None:
+    backend = Gated()
+    batcher = Batcher(backend, ONE)
+    one, same, other = Named("a"), Named("a"), Named("b")
+
+    def asked(by: str, pixels: Tensor, finish: Named) -> "Sequence[str]":
+        ASKED.set(by)
+        return batcher.finished(pixels, finish)
+
+    with ThreadPoolExecutor(8) as pool:
+        backend.gate = threading.Event()
+        made: list[Future[Any]] = [pool.submit(batcher, pixels(0))]
+        assert backend.entered.acquire(timeout=60)
+        calls = [
+            ("x", pixels(1, 2), one), ("y", pixels(3), other), ("z", pixels(4), same),
+        ]  # fmt: skip
+        for number, call in enumerate(calls, start=1):
+            made.append(pool.submit(asked, *call))
+            assert waiting(batcher, number)
+        made.append(pool.submit(batcher, pixels(5)))
+        assert waiting(batcher, 4)
+        backend.gate.set()
+        found = [future.result(60) for future in made]
+    assert found[1:4] == [["a2", "a4"], ["b6"], ["a8"]]
+    assert found[4].item() == 10
+    assert backend.passes == [[0], [1, 2, 3, 4, 5]]
+    assert (one.finished, same.finished, other.finished) == ([3], [], [1])
+    assert (one.seen, other.seen) == (["x"], ["y"])
+
+
+def test_what_cannot_be_finished_fails_its_own_call_only() -> None:
+    backend = Gated()
+    batcher = Batcher(backend, ONE)
+    finish = Named("a")
+    with ThreadPoolExecutor(8) as pool:
+        backend.gate = threading.Event()
+        made: list[Future[Any]] = [pool.submit(batcher, pixels(0))]
+        assert backend.entered.acquire(timeout=60)
+        for number, value in enumerate((1, 13, 3), start=1):
+            made.append(pool.submit(batcher.finished, pixels(value), finish))
+            assert waiting(batcher, number)
+        backend.gate.set()
+        assert made[1].result(60) == ["a2"]
+        assert made[3].result(60) == ["a6"]
+        with pytest.raises(ArithmeticError, match="thirteen"):
+            made[2].result(60)
+    assert finish.finished == [3, 1, 1, 1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have no niceness")
+def test_passes_step_back_behind_what_is_short() -> None:
+    nice: list[int] = []
+
+    def embed(batch: Tensor) -> Tensor:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return batch[:, :, 0, 0]
+
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    Batcher(embed, ONE)(pixels(1))
+    assert nice == [min(19, own + batching._NICE)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
 def test_a_call_that_waits_too_long_is_given_up_and_never_computed() -> None:
     backend = Gated()
     batcher = Batcher(backend, ONE, wait_seconds=LONG)
@@ -167,7 +260,10 @@ def test_streams_that_have_nothing_to_do_share_the_queue() -> None:
     assert sorted(map(len, backend.passes)) == [2, 2]
 
 
-def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone() -> None:
+def test_only_the_first_stream_spreads_over_the_cores_and_only_when_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "_SLOW", float("inf"))  # however busy the machine is
     threads: list[int] = []
     backend = Gated()
 

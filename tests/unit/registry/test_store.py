@@ -128,6 +128,13 @@ def test_a_long_lineage_is_cut(store: RegistryStore) -> None:
     assert node.more
 
 
+def test_weights_of_open_clip_beside_a_model_are_no_half_written_part(store: RegistryStore) -> None:
+    write_model(store.root / "a")
+    (store.root / "a" / "encoder").mkdir()
+    (store.root / "a" / "encoder" / "open_clip_config.json").write_text("{}")
+    assert store.register(store.root / "a")
+
+
 @pytest.mark.parametrize("kind", ["sae", "report"])
 def test_a_half_written_part_is_refused_by_name(store: RegistryStore, kind: str) -> None:
     write_model(store.root / "a", kinds=("report",))
