@@ -13,7 +13,7 @@ from dncbm.bcos.inputs import ImageModel
 from dncbm.bcos.store import Blueprint, save_bcos
 from dncbm.data.views import Views
 from dncbm.encoders.spec import GUIDED
-from dncbm.guidance.candidates import Candidates, choice
+from dncbm.guidance.candidates import TOLERANCE, Candidates, choice, tolerance_of
 from dncbm.guidance.depths import layer_at
 from dncbm.guidance.measure import Measure
 from dncbm.guidance.recipe import GuideRecipe
@@ -131,7 +131,8 @@ class Job:
         trained = [self._trained(config, prepared, network, task_of()) for config in self.configs]
         places = [(one, step) for one in trained for step in sorted(one.candidates.kept())]
         figures = [one.candidates.figures[step] for one, step in places]
-        picked = choice(figures) if figures else 0
+        tolerance = self._tolerance(figures, prepared)
+        picked = choice(figures, tolerance) if figures else 0
         chosen, step = places[picked]
         guided = deepcopy(network)
         guided.load_state_dict(chosen.candidates.weights(step))
@@ -141,7 +142,8 @@ class Job:
         candidates = _table(places, figures, picked)
         metrics = {
             "before": before, "after": after, "weight": chosen.config.weight, "step": step,
-            "candidates": candidates, "annotated_photos": prepared.annotated,
+            "tolerance": tolerance, "candidates": candidates,
+            "annotated_photos": prepared.annotated,
             "train_photos": len(prepared.data.photos.train), "test_photos": len(prepared.test),
             "left_out": [[p.where, p.reason] for p in self.material.annotations.errors[:100]],
         }  # fmt: skip
@@ -151,6 +153,12 @@ class Job:
             kind=GUIDED,
         )  # fmt: skip
         return guided
+
+    def _tolerance(self, figures: list[Row], prepared: Prepared) -> float:
+        """What of the classification may be lost for better reasons."""
+        if self.recipe.tolerance is not None:
+            return self.recipe.tolerance
+        return tolerance_of(figures, len(prepared.data.photos.held_out)) if figures else TOLERANCE
 
     def _trained(
         self, config: GuidedTraining, prepared: Prepared, network: nn.Module, task: Task

@@ -65,6 +65,13 @@ def guide(
         float, typer.Option(help="Share of the annotated training photos to use.")
     ] = 1.0,
     dilation: Annotated[float, typer.Option(help="Share by which boxes grow.")] = 0.0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of classification that may be lost; default: 0.005, or one "
+            "standard error where validation photos are few."
+        ),
+    ] = None,
     outside: Annotated[
         bool, typer.Option("--outside", help="Attribution should be outside: for backgrounds.")
     ] = False,
@@ -92,9 +99,9 @@ def guide(
 ) -> None:
     """Train a network so that what speaks for a class lies in the boxes of that class.
 
-    The best state is chosen on validation photos: the largest share of attribution inside, at most
-    half a point of F1 or accuracy below the best state (the one before guidance is among them). An
-    interrupted run resumes.
+    The best state is chosen on validation photos: the largest share of attribution inside, with F1
+    or accuracy at most `--tolerance` below the best state (the one before guidance is among them).
+    An interrupted run resumes.
     """
     configure_logging(verbose=verbose)
     here = Path.cwd()
@@ -108,7 +115,8 @@ def guide(
         "model": _located(model, here), "data": photos.data, "dataset": photos.dataset,
         "annotations": annotations and located(annotations, here), "format": format, "task": task,
         "guided": guided or [], "relabel": relabel, "kind": kind, "fraction": fraction,
-        "dilation": dilation, "weights": weight or [1.0], "crops": crops, "size": size,
+        "dilation": dilation, "tolerance": tolerance, "weights": weight or [1.0], "crops": crops,
+        "size": size,
         "concepts": _pairs(concept or []), "forbid": forbid or [], "training": training,
         "architecture": tables.get("architecture", {}),
         "seed": seed, "device": device,

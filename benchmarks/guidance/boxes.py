@@ -38,24 +38,26 @@ class Start:
     architecture: dict[str, Any] = field(default_factory=dict)
     guided_epochs: float
     annotated: Sequence[float] = _FRACTIONS
+    weight: float = 1.0
+    """λ: input x gradient of an ordinary network hardly moves with less."""
 
 
 _SMALL = {"width": 8, "small_inputs": True}
 """Of 32 pixels, 4 x 4 places are left at the end."""
 TINY = {
     "standard": Start(
-        model="scratch:standard_resnet18", rate=2e-3, epochs=20, guided_epochs=8, size=32,
-        architecture=_SMALL,
+        model="scratch:standard_resnet18", rate=2e-3, epochs=14, guided_epochs=6, size=32,
+        architecture=_SMALL, weight=5.0,
     ),
     "b-cos": Start(
-        model="scratch:resnet18", rate=5e-3, epochs=20, guided_epochs=8, size=32,
+        model="scratch:resnet18", rate=5e-3, epochs=14, guided_epochs=6, size=32,
         architecture=_SMALL,
     ),
 }  # fmt: skip
 COCO = {
     "standard": Start(
         model="scratch:standard_resnet18", rate=2e-3, epochs=60, guided_epochs=20, size=96,
-        architecture={"width": 16}, annotated=_FRACTIONS[:2],
+        architecture={"width": 16}, annotated=_FRACTIONS[:2], weight=5.0,
     ),
     "b-cos": Start(
         model="scratch:resnet18", rate=5e-3, epochs=60, guided_epochs=20, size=96,
@@ -70,7 +72,7 @@ def pretrained(weights: Path, folder: Path) -> Start:
     file = mobilenet_file(weights / "weights.npz", folder / "mobilenet.safetensors")
     return Start(
         model=f"timm:{NAME}@{file}", rate=5e-4, epochs=15, guided_epochs=6, size=128,
-        annotated=_FRACTIONS[:2],
+        annotated=_FRACTIONS[:2], weight=5.0,
     )  # fmt: skip
 
 
@@ -130,8 +132,8 @@ def runs(
         if layer == "final" and kind == "standard":
             training["attribution"] = "grad_cam"
         run = base | {
-            "model": model, "architecture": {}, "training": training, "weights": options.weights,
-            "fraction": fraction, "dilation": dilation,
+            "model": model, "architecture": {}, "training": training, "fraction": fraction,
+            "weights": options.weights or [start.weight], "dilation": dilation,
         }  # fmt: skip
         found = guided(folder, f"{label}-{loss}-{layer}-{fraction:g}-{dilation:g}", run)
         rows.append(_row(name, kind, loss, layer, fraction, dilation, found))
@@ -167,7 +169,7 @@ def main() -> None:
     made.add_argument("--tiny", type=Path, help="tiny_imagenet.zip")
     made.add_argument("--coco", type=Path, help="a zip with YOLO boxes")
     made.add_argument("--mobilenet", type=Path, help="folder with weights.npz of Keras")
-    made.add_argument("--weights", type=float, nargs="+", default=[1.0], help="λ")
+    made.add_argument("--weights", type=float, nargs="+", help="λ; default: of each network")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--quick", action="store_true", help="minutes on one core")
     made.add_argument("--device", default="cpu")
@@ -175,7 +177,7 @@ def main() -> None:
     folder, rows = options.out / "boxes", []
     worlds: list[tuple[str, Path, dict[str, Start], dict[str, Any]]] = []
     if options.tiny is not None:
-        classes, photos = (5, 40) if options.quick else (10, 150)
+        classes, photos = (5, 40) if options.quick else (20, 150)
         worlds.append(("tiny", subset(options.tiny, folder, classes, photos), TINY, {}))
     if options.coco is not None:
         known = {"standard": pretrained(options.mobilenet, folder)} if options.mobilenet else {}

@@ -6,31 +6,19 @@
 The protocol of Waterbirds-100 (Rao et al. 2023, section 5.4): in training each class has its own
 background, boxes are known for a share of the training photos, and the network decides by the thing
 (conventional) or, with the mask outside of it, by the background (reversed). Baseline and guided
-runs of each seed are compared on the same test. Also a bottleneck before and after a concept of the
-background is taken out of its decisions, with `--model DIR --forbid CONCEPT`. Runs stand in files
-below `--out`; a killed benchmark goes on where it was.
+runs of each seed are compared on the same test. Runs stand in files below `--out`; a killed
+benchmark goes on where it was. `benchmarks.guidance.removal` does the same with a bottleneck, whose
+concepts of the background are taken out of its decisions.
 """
 
 import argparse
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks._harness import Row, finish, parser
-from benchmarks.guidance._runs import baseline, guided, once, spread
-from dncbm.data.sources import ImageSource, groups_of, open_source
-from dncbm.encoders.cache import EmbedConfig, embed
-from dncbm.errors import InvalidInput
-from dncbm.guidance.metrics import group_accuracy
-from dncbm.predictor import Predictor
-from dncbm.probe.interventions import trained_without
-from dncbm.probe.metrics import probe_logits
-from dncbm.probe.train import ProbeConfig
-from dncbm.sae.encode import encode_rows
-from pipelines.embed import split_records
+from benchmarks.guidance._runs import baseline, guided, spread
 
 
 def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -74,48 +62,6 @@ def _flat(found: Row) -> Row:
     return {f"{name} {when}": found[when][name] for when in ("before", "after") for name in names}
 
 
-def removal_runs(options: argparse.Namespace) -> list[Row]:
-    """Worst group of a bottleneck on the set, with all concepts and without some."""
-    folder = options.out / "waterbirds"
-    model = Predictor.load(options.model, device="cpu")
-    names = [name.name for name in model.dictionary.names]
-    removed = [i for i, name in enumerate(names) if name in options.forbid.split(",")]
-    if not removed:
-        raise InvalidInput(f"No concept of {options.model} is named {options.forbid!r}.")
-    source = open_source(str(options.data))
-    found = []
-    for seed in range(options.seeds):
-        splits = split_records(source, seed)
-        embeddings = embed(
-            source, model.encoder, folder / "embeddings", splits=splits, config=EmbedConfig()
-        )
-        codes = encode_rows(model.sae, embeddings.load())
-        for what, without in (("all concepts", []), ("without", removed)):
-            run = partial(_head, source, splits, codes, without, seed)
-            name = f"removal-{what.split()[0]}-{seed}"
-            found.append({"heads": what, "seed": seed, **once(folder, name, run)})
-    return found
-
-
-def _head(
-    source: ImageSource, splits: Sequence[str], codes: Any, without: Sequence[int], seed: int
-) -> Row:
-    """Test figures of a head fitted on the codes of all concepts but some."""
-    labels = [record.label or "" for record in source.records]
-    classes = tuple(sorted(set(labels)))
-    truth = np.array([classes.index(label) for label in labels])
-    rows = {s: np.flatnonzero(np.array(splits) == s) for s in ("train", "validation", "test")}
-    trained = trained_without(
-        without, {s: codes[r] for s, r in rows.items()}, {s: truth[r] for s, r in rows.items()},
-        classes, ProbeConfig(necs=(), seed=seed),
-    )  # fmt: skip
-    test = rows["test"]
-    right = probe_logits(trained.probe, codes[test]).argmax(1) == truth[test]
-    groups = groups_of(source) or []
-    scored = group_accuracy(right, [groups[row] for row in test])
-    return {"worst_group": scored.worst, "accuracy": scored.overall}
-
-
 def summary(rows: list[Row], by: str) -> list[Row]:
     """Mean ± standard deviation over seeds."""
     found = []
@@ -142,16 +88,12 @@ def main() -> None:
     made.add_argument("--pixels", type=int, default=32)
     made.add_argument("--epochs", type=float, default=15.0)
     made.add_argument("--device", default="cpu")
-    made.add_argument("--model", help="model directory whose concepts are removed")
-    made.add_argument("--forbid", default="", help="names of concepts, with commas")
     made.add_argument("--quick", action="store_true", help="minutes on one core")
     options = made.parse_args()
     if options.quick:
         options.seeds, options.losses, options.weights = 1, "energy", [1.0]
     rows = guided_runs(options)
     tables = summary(rows, "loss")
-    if options.model:
-        tables += summary(removal_runs(options), "heads")
     gains = {
         f"{kind}: worst group gained": float(
             np.mean([r["worst_group after"] - r["worst_group before"]

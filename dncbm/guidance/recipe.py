@@ -48,6 +48,9 @@ class GuideRecipe:
     """Share of its width and height by which a box grows on each side."""
     weights: Sequence[float] = (1.0,)
     """λ; several are trained one after the other, and the best is chosen on validation."""
+    tolerance: float | None = None
+    """Share of the classification that may be lost for a better EPG; None: half a point, or one
+    standard error on the validation photos where that is more."""
     crops: bool = True
     """Train on random crops and mirrored photos; False: on whole photos, as the paper does."""
     size: int | None = None
@@ -87,6 +90,8 @@ class GuideRecipe:
             raise UnknownName("kind of annotation", self.kind, ("boxes", "segments"))
         if not 0 < self.fraction <= 1:
             raise InvalidInput(f"fraction is {self.fraction}; the rule is a share in (0, 1].")
+        if self.tolerance is not None and not 0 <= self.tolerance <= 1:
+            raise InvalidInput(f"tolerance is {self.tolerance}; the rule is a share in [0, 1].")
         if not self.weights:
             raise InvalidInput("No weight is given; the rule is one number of at least 0, or more.")
         if self.architecture and self.scheme != SCRATCH:

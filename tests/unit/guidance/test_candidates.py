@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dncbm.errors import ArtifactMismatch, InvalidInput
-from dncbm.guidance.candidates import Candidates, choice
+from dncbm.guidance.candidates import TOLERANCE, Candidates, choice, tolerance_of
 
 
 def _row(accuracy: float, epg: float, iou: float = 0.1) -> dict[str, float]:
@@ -53,6 +53,15 @@ def test_the_best_reasons_at_half_a_point_lost_are_chosen(tmp_path: Path) -> Non
     assert found.chosen(0.0) == 20
     plain = [{"f1": 0.5}, {"f1": 0.7}, {"f1": 0.6}]
     assert choice(plain) == 1
+
+
+def test_few_photos_are_allowed_a_standard_error() -> None:
+    rows = [{"f1": 0.4, "epg": 0.5}, {"f1": 0.36, "epg": 0.7}, {"f1": 0.3, "epg": 0.9}]
+    assert tolerance_of(rows, 150) == pytest.approx((0.4 * 0.6 / 150) ** 0.5)
+    assert choice(rows, tolerance_of(rows, 150)) == 1
+    assert tolerance_of(rows, 1_000_000) == TOLERANCE
+    assert choice(rows, tolerance_of(rows, 1_000_000)) == 0
+    assert tolerance_of([{"accuracy": 1.0}], 0) == TOLERANCE
 
 
 def test_the_front_is_bounded_and_evenly_thinned(tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ def test_a_guided_bottleneck_is_a_model_directory(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A label's boxes for a concept; the forbidden one has no weight; photos are decided."""
-    monkeypatch.setattr(module, "choice", lambda figures: len(figures) - 1)  # the last state
+    monkeypatch.setattr(
+        module, "choice", lambda figures, tolerance: len(figures) - 1
+    )  # the last state
     origin = write_model(tmp_path / "model", encoder=load_encoder("mini", device="cpu"))
     recipe = _recipe(
         photos, model=str(origin), size=None, concepts={"leg": "ant"}, forbid=["fur"],
