@@ -44,8 +44,8 @@ Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")]
 Backend = Annotated[
     str,
     typer.Option(
-        help="What computes embeddings on a CPU: torch, torch-bf16, onnxruntime, openvino, "
-        "openvino-bf16, onnxruntime-int8; or auto: measured here, the fastest exact one."
+        help="What computes embeddings on a CPU: torch, torch-graph, torch-bf16, onnxruntime, "
+        "openvino, openvino-bf16, onnxruntime-int8; or auto: measured here, the fastest exact one."
     ),
 ]
 Engine = Annotated[str, typer.Option(help="local, or ray: the cluster at $RAY_ADDRESS.")]
