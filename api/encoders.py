@@ -26,6 +26,8 @@ MIN_COSINE = 0.9999
 """What a backend must keep to PyTorch's embedding of the worst image of the sample."""
 ALIASES = {"onnx": "onnxruntime"}
 _SAMPLE = 64
+_COMPARED = 16
+"""Of these, for a graph that was compared on other pixels before."""
 _LONG_JOB = 10_000_000
 """A service never ends, so a calibration always pays."""
 
@@ -115,7 +117,7 @@ class SharedEncoders:
         choice = self._chosen(encoder, model, streams)
         backend = open_backend(encoder, choice.backend, streams)
         if choice.backend == EAGER:
-            choice, backend = _as_graph(encoder, choice, backend, streams)
+            choice, backend = _as_graph(encoder, choice, backend, streams, model)
         image = torch.zeros(1, 3, *encoder.image_size)
         batcher = Batcher(
             backend,
@@ -159,19 +161,28 @@ class SharedEncoders:
 
 
 def _as_graph(
-    encoder: "Encoder", choice: "Choice", eager: "ImageBackend", streams: Streams
+    encoder: "Encoder", choice: "Choice", eager: "ImageBackend", streams: Streams, model: Path
 ) -> tuple["Choice", "ImageBackend"]:
-    """PyTorch's passes in one call each, where the image tower can be traced."""
-    from dncbm.encoders.backends.base import GRAPH, is_replaceable, open_backend
+    """PyTorch's passes in one call each, where the image tower can be traced.
 
-    if not is_replaceable(encoder):
+    Not where a calibration has looked at that and decided otherwise, and only where the model's
+    own pictures have the same embeddings.
+    """
+    from dncbm.encoders.backends.base import GRAPH, is_replaceable, open_backend
+    from dncbm.encoders.calibrate import smallest_cosine
+
+    if not is_replaceable(encoder) or GRAPH in choice.figures:
         return choice, eager
     try:
         graph = open_backend(encoder, GRAPH, streams)
+        pixels = _sample(encoder, model)[:_COMPARED]
+        cosine = smallest_cosine(graph(pixels), eager(pixels))
+        if not cosine >= MIN_COSINE:
+            raise Unavailable(f"the graph has a cosine of {cosine:.6f} on the model's pictures.")
     except Unavailable as error:
         logger.warning("Passes take longer beside other requests: %s", error)
         return choice, eager
-    return replace(choice, backend=GRAPH), graph
+    return replace(choice, backend=GRAPH, reason=f"{choice.reason}, as one graph"), graph
 
 
 def _sample(encoder: "Encoder", model: Path) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from fastapi import Response
 from pydantic import BaseModel
 from torch import Tensor
@@ -17,6 +17,10 @@ from api.service import Service
 from dncbm.encoders.batching import Batcher
 from dncbm.stages import stage
 from dncbm.types import Prediction
+
+_SHORT = 100
+"""Contributions listed of a photo, up to which the thread of a pass lists them for all its calls:
+a long list of one call would keep the others waiting."""
 
 
 def predict_uploads(
@@ -49,13 +53,19 @@ def _in_company(
 ) -> list[list[Prediction]]:  # fmt: skip
     """From pixels to contributions in passes that other calls share."""
     finish = _Finish(model.predictor, tuple(sorted(query.items())))
+    is_short = query.get("top_contributions", 0) * query.get("top_classes", 1) <= _SHORT
     with batcher.expected(), service.limiter.slot() as turn:
-        pixels = shrunk_uploads(service, model, uploads)
+        seen = shrunk_uploads(service, model, uploads)
         turn.end()
         rankings: list[list[Prediction]] = []
-        for part in pixels.split(batcher.max_batch):
-            with stage("encode", len(part)):
-                rankings += batcher.finished(part, finish)
+        for start in range(0, len(seen), batcher.max_batch):
+            pixels = model.predictor.pixels(seen[start : start + batcher.max_batch])
+            with stage("encode", len(pixels)):
+                if is_short:
+                    rankings += batcher.finished(pixels, finish)
+                    continue
+                rows = batcher(pixels)
+            rankings += finish(rows)
     return rankings
 
 
@@ -70,14 +80,18 @@ class _Finish:
         return self.predictor.predict_embeddings(rows, **dict(self.query))
 
 
-def shrunk_uploads(service: Service, model: ServedModel, uploads: Sequence[Upload]) -> Tensor:
-    """The uploads as the encoder takes them: (n, 3, h, w).
+def shrunk_uploads(
+    service: Service, model: ServedModel, uploads: Sequence[Upload]
+) -> list[np.ndarray]:
+    """The uploads as the encoder sees them, in bytes: a queue of them holds little.
 
     One after the other, so that a single decoded photo is in memory.
     """
-    return torch.cat(
-        [model.predictor.pixels(decode_uploads([upload], service.options)) for upload in uploads]
-    )
+    return [
+        model.predictor.seen(image)
+        for upload in uploads
+        for image in decode_uploads([upload], service.options)
+    ]
 
 
 def as_json(answer: BaseModel) -> Response:

@@ -59,8 +59,8 @@ class ServedPredictor(Protocol):
         """Per image its top classes, best first."""
         ...
 
-    def pixels(self, images: Sequence[Image.Image]) -> Any:
-        """Images as the encoder takes them, a tensor (n, 3, h, w)."""
+    def pixels(self, seen: Sequence[np.ndarray]) -> Any:
+        """What `seen` gave, as the encoder takes it: a tensor (n, 3, h, w)."""
         ...
 
     def predict_embeddings(self, embeddings: Any, **query: Any) -> list[list[Prediction]]:

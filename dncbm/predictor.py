@@ -8,7 +8,7 @@ from typing import Any, final, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL.Image import Image
-from torch import Tensor, inference_mode, stack
+from torch import Tensor, from_numpy, inference_mode
 
 from dncbm.artifacts import require_input
 from dncbm.attribution.pixels import pixel_maps
@@ -172,9 +172,10 @@ class Predictor:
     ) -> list[list[Prediction]]:
         """The same for raw embeddings that are already there; `query` as of `predict`."""
         codes = self.encode(embeddings)
-        if self.on_codes is not None:
+        found = self.predict_codes(codes, **query)
+        if self.on_codes is not None:  # once it is sure that nobody asks again
             self.on_codes(codes)
-        return self.predict_codes(codes, **query)
+        return found
 
     def predict_codes(
         self,
@@ -339,14 +340,13 @@ class Predictor:
             maps = pixel_maps(self.encoder.image_tower(), pixels, head)
         return [attribution_of(target, maps, t) for t, target in enumerate(wanted)]
 
-    def pixels(self, images: Sequence[Image]) -> Float[Tensor, "n 3 h w"]:
-        """RGB images as the encoder takes them."""
-        _require_images(images)
-        return stack([self.encoder.preprocess(image) for image in images])
-
     def seen(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
         """The part of an image that the encoder sees, at its resolution: what maps lie on."""
         return self.encoder.preprocess.resize(image)
+
+    def pixels(self, seen: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Float[Tensor, "n 3 h w"]:
+        """What `seen` gave, as the encoder takes it."""
+        return self.encoder.preprocess.normalise(from_numpy(np.stack(seen)))
 
     def search(self, text: str, *, limit: int = 10) -> list[tuple[int, float]]:
         """Concepts nearest to a text, compared as the names were: (concept, cosine), best first.

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 NAME = "mobilenetv1_100"
+_EPSILON = 1e-3 - 1e-5
+"""Keras adds 1e-3 to a variance, timm 1e-5."""
 _NORMS = {
     "weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
     "running_var": "moving_variance",
@@ -29,7 +31,9 @@ def mobilenet_file(weights: Path, target: Path) -> Path:
         for name, value in timm.create_model(NAME).state_dict().items()
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, target)
+    draft = target.with_suffix(".draft")
+    save_file(state, draft)
+    draft.replace(target)
     return target
 
 
@@ -39,6 +43,8 @@ def _padded(found: "np.lib.npyio.NpzFile", name: str, like: Tensor) -> Tensor:
         return like.clone()
     padded = torch.ones_like(like) if kind == "running_var" else torch.zeros_like(like)
     value = torch.from_numpy(np.ascontiguousarray(_value(found, module, kind)))
+    if kind == "running_var":
+        value = value + _EPSILON
     padded[tuple(slice(size) for size in value.shape)] = value
     return padded
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import Row
-from dncbm.artifacts import write_json
+from dncbm.artifacts import fingerprint, write_json
 from dncbm.guidance.recipe import GuideRecipe
 from pipelines.guide import guide_stage
 from pipelines.workspace import Workspace
@@ -29,12 +29,13 @@ def once(folder: Path, name: str, run: Callable[[], Row]) -> Row:
 def guided(folder: Path, name: str, recipe: dict[str, Any]) -> Row:
     """Train with guidance below `folder`; an interrupted run goes on where it was."""
     workspace = Workspace(folder / "runs" / name)
+    name = f"{name}-{fingerprint(recipe)[:8]}"  # of other choices, it is another run
     return once(folder, name, lambda: guide_stage(GuideRecipe.of(recipe), workspace))
 
 
 def baseline(folder: Path, name: str, recipe: dict[str, Any]) -> str:
     """A network trained without guidance, as the model that guidance begins with."""
-    plain = recipe | {"weights": [0.0], "training": _plain(recipe["training"])}
+    plain = recipe | {"weights": [0.0], "tolerance": 0.0, "training": _plain(recipe["training"])}
     guided(folder, name, plain)
     return f"guided:{folder / 'runs' / name}"
 

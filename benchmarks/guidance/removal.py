@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from benchmarks._harness import Row, finish, parser
 from benchmarks.guidance._runs import once, spread
 from benchmarks.intervention import Scenes, label, tells_apart
+from dncbm.artifacts import slug
 from dncbm.data.sources import groups_of, open_source
 from dncbm.encoders.cache import EmbedConfig, embed
 from dncbm.encoders.clip import load_encoder
@@ -121,7 +122,7 @@ def main() -> None:
     runs = [
         once(
             options.out / "removal",
-            f"seed-{seed}-{options.most}",
+            f"{slug(f'{options.data.name}-{options.encoder}')}-{seed}-{options.most}",
             lambda seed=seed: run(photos, seed, options.most),
         )
         for seed in range(options.seeds)

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, final
@@ -66,9 +66,9 @@ def _step_back() -> None:
     """
     if sys.platform == "linux":  # elsewhere the process as a whole would step back
         thread = threading.get_native_id()
-        os.setpriority(
-            os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
-        )
+        with suppress(OSError):  # a sandbox that allows none of this
+            nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICE
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice))
 
 
 class _Spread:
@@ -172,6 +172,7 @@ class Batcher:
         Raises:
             Unavailable: as for a call.
         """
+        hash(finish)  # here rather than on the thread of a pass
         return self._answered(_Call(pixels, finish))
 
     def _answered(self, call: _Call) -> Any:
@@ -224,11 +225,12 @@ class Batcher:
             threads = self._threads_of(number)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            started = time.perf_counter()
-            self._answer(calls)
-            self._pass_seconds = time.perf_counter() - started
-            if threads > self.streams.threads:
-                self._spread.note(sum(len(call.pixels) for call in calls), self._pass_seconds)
+            seconds = self._answer(calls)
+            if seconds is not None:
+                self._pass_seconds = seconds
+                if threads > self.streams.threads:
+                    self._spread.note(sum(len(call.pixels) for call in calls), seconds)
+            del calls  # a thread that waits keeps neither photos nor a model alive
 
     def _next(self, number: int) -> list[_Call]:
         """The calls of the next pass, not empty until the batcher is closed."""
@@ -296,25 +298,31 @@ class Batcher:
         own = self.streams.threads
         return self._spread.threads(own) if number == 0 and is_alone else own
 
-    def _answer(self, calls: list[_Call]) -> None:
+    def _answer(self, calls: list[_Call]) -> float | None:
+        """Seconds that the pass took, without what follows; None where it failed."""
+        started = time.perf_counter()
         try:
             rows = self._pass([call.pixels for call in calls])
         except Exception as error:
             self._answer_singly(calls, error)
-            return
+            return None
+        seconds = time.perf_counter() - started
         together: dict[Any, list[tuple[_Call, Tensor]]] = {}
         for call, part in zip(calls, rows.split([len(c.pixels) for c in calls]), strict=True):
             together.setdefault(call.finish, []).append((call, part))
+        self._finish(together.pop(None, []))  # these wait for nothing
         for members in together.values():
             self._finish(members)
+        return seconds
 
     def _finish(self, members: list[tuple[_Call, Tensor]]) -> None:
         """Answer calls with an equal `finish`; where it fails, each by its own fault only."""
-        first, finish = members[0][0], members[0][0].finish
+        finish = members[0][0].finish if members else None
         if finish is None:
             for call, part in members:
                 call.answer.set_result(part)
             return
+        first = members[0][0]
         try:
             found = first.context.run(finish, torch.cat([part for _, part in members]))
         except Exception as error:

@@ -25,15 +25,22 @@ TOLERANCE = 0.005
 """Classification that a choice may lose against the best that was measured: half a point."""
 
 
+_MOST_TOLERANCE = 0.05
+
+
 def tolerance_of(figures: Sequence[Row], photos: int) -> float:
     """Half a point, or one standard error of the best classification on so few photos.
 
     The best of many checkpoints is best by luck as well. On 150 photos, whose standard error is
     four points, hardly any other comes within half a point of it, and guidance would be thrown
-    away (the one-standard-error rule, Breiman et al. 1984, section 3.4.3). F1 is taken as a share.
+    away (the one-standard-error rule, Breiman et al. 1984, section 3.4.3). F1 is taken as a share;
+    one photo right and one wrong are added, since no error at all on few photos is luck too. Never
+    more than five points.
     """
     best = min(1.0, max(map(classification, figures)))
-    return max(TOLERANCE, math.sqrt(best * (1 - best) / max(1, photos)))
+    share = (best * photos + 1) / (photos + 2)
+    error = math.sqrt(share * (1 - share) / (photos + 2))
+    return min(_MOST_TOLERANCE, max(TOLERANCE, error))
 
 
 def classification(figures: Row) -> float:

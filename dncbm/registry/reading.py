@@ -124,7 +124,8 @@ def finite(value: Any) -> Any:
 
 def _is_artifact(path: Path) -> bool:
     """A finished or half-written artifact, and not the weights of an open_clip model."""
-    return path.is_dir() and not (path / OPEN_CLIP_CONFIG).is_file()
+    is_foreign = (path / OPEN_CLIP_CONFIG).is_file() and not (path / MANIFEST).is_file()
+    return path.is_dir() and not is_foreign
 
 
 def _check_form(path: Path) -> None:

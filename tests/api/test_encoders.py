@@ -1,6 +1,7 @@
 """One encoder for several models, and what a backend must keep to."""
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from api.encoders import SharedEncoders, batcher_of, serving_details
 from dncbm.encoders import calibrate
 from dncbm.encoders.backends import base, pytorch
 from dncbm.errors import InvalidInput, UnknownName
+from dncbm.predictor import Predictor
 from tests.api.conftest import client_for
 from tests.api.fakes import FakePredictor, photo
 from tests.api.test_real_model import write_model
@@ -96,6 +98,30 @@ def test_passes_are_a_graph_where_the_tower_is_one(
     monkeypatch.setattr(pytorch, "_traced", no_graph)
     assert backend() == "torch"
     assert "Passes take longer beside other requests" in caplog.text
+
+
+def test_long_lists_are_made_by_the_thread_that_asks(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    listed = Predictor.predict_codes
+
+    def noted(self, codes, **query):
+        threads.append(threading.current_thread().name)
+        return listed(self, codes, **query)
+
+    monkeypatch.setattr(Predictor, "predict_codes", noted)
+    monkeypatch.setenv("DNCBM_MODEL_DIR", str(two_models))
+    monkeypatch.setenv("DNCBM_DEVICE", "cpu")
+    answers = []
+    with client_for(application()) as client:
+        for most in (5, 101):
+            url = f"/v1/models/a/predict?top_contributions={most}"
+            answers.append(client.post(url, files={"image": photo(1)}).json())
+    logits = [answer["predictions"][0]["logit"] for answer in answers]
+    assert logits[0] == pytest.approx(logits[1], abs=1e-5)
+    assert threads[-2].startswith("encode-")
+    assert not threads[-1].startswith("encode-")
 
 
 def test_loading_leaves_no_team_of_threads(two_models: Path) -> None:

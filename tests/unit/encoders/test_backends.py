@@ -111,27 +111,34 @@ def test_backends_stand_for_float32_on_the_cpu_alone(tmp_path: Path) -> None:
     assert open_backend(half, "torch", ONE) == half.encode_images
 
 
-class _OddOnesOut(torch.nn.Module):
-    """A tower that counts in Python, which a graph cannot."""
+class _Python(torch.nn.Module):
+    """A tower that does something in Python, which a graph cannot."""
 
-    def __init__(self, tower: torch.nn.Module, *, fails: bool = False) -> None:
+    def __init__(self, tower: torch.nn.Module, how: str) -> None:
         super().__init__()
-        self.tower, self.fails = tower, fails
+        self.tower, self.how = tower, how
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self.fails:
+        if self.how == "fails":
             raise ArithmeticError("not in a graph")
         rows = self.tower(pixels)
-        return rows.flip(1) if len(pixels) % 2 else rows
+        if self.how == "counts":
+            return rows.flip(1) if len(pixels) % 2 else rows
+        return rows / (len(pixels) if self.how == "divides" else float(pixels.abs().max()))
 
 
 @pytest.mark.parametrize(
-    ("fails", "told"),
-    [(False, "gives other embeddings than the tower"), (True, "ArithmeticError: not in a graph")],
+    ("how", "told"),
+    [
+        ("counts", "gives other embeddings than the tower"),
+        ("divides", "gives other embeddings than the tower"),  # of the same direction
+        ("scales", "gives other embeddings than the tower"),
+        ("fails", "ArithmeticError: not in a graph"),
+    ],
 )
-def test_a_tower_that_no_graph_stands_for(encoder: Encoder, fails: bool, told: str) -> None:
+def test_a_tower_that_no_graph_stands_for(encoder: Encoder, how: str, told: str) -> None:
     odd = encoder.with_image_tower(
-        _OddOnesOut(encoder.image_tower(), fails=fails), spec="odd", fingerprint="0" * 64
+        _Python(encoder.image_tower(), how), spec="odd", fingerprint="0" * 64
     )
     with pytest.raises(Unavailable, match=told):
         open_backend(odd, "torch-graph", ONE)

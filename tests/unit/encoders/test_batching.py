@@ -1,6 +1,7 @@
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -176,6 +177,44 @@ def test_what_cannot_be_finished_fails_its_own_call_only() -> None:
         with pytest.raises(ArithmeticError, match="thirteen"):
             made[2].result(60)
     assert finish.finished == [3, 1, 1, 1]
+
+
+def first_pixels(batch: Tensor) -> Tensor:
+    return batch[:, :1, 0, 0]
+
+
+def test_a_stream_that_waits_keeps_nothing_alive() -> None:
+    batcher = Batcher(first_pixels, ONE)
+    finish = Named("a")
+    assert batcher.finished(pixels(1), finish) == ["a1"]
+    gone = weakref.ref(finish)
+    del finish
+    assert reached(lambda: gone() is None)
+
+
+class _Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, rows: Tensor) -> list[float]:
+        return rows[:, 0].tolist()
+
+
+def test_what_cannot_be_grouped_is_refused_where_it_is_asked() -> None:
+    batcher = Batcher(first_pixels, ONE)
+    with pytest.raises(TypeError, match="unhashable"):
+        batcher.finished(pixels(1), _Unhashable())
+    assert batcher(pixels(4)).item() == 4
+
+
+def test_what_follows_a_pass_is_no_part_of_its_time() -> None:
+    """Else a long list of one call would be taken for cores that others keep busy."""
+    times = iter([0.0, 1.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching.time, "perf_counter", lambda: next(times))  # a third look fails
+        batcher = Batcher(first_pixels, ONE)
+        assert batcher.finished(pixels(1), Named("a")) == ["a1"]
+        assert reached(lambda: len(batcher._idle) == 1)
+    assert batcher._pass_seconds == 1.0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have no niceness")

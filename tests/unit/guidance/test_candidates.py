@@ -56,12 +56,13 @@ def test_the_best_reasons_at_half_a_point_lost_are_chosen(tmp_path: Path) -> Non
 
 
 def test_few_photos_are_allowed_a_standard_error() -> None:
-    rows = [{"f1": 0.4, "epg": 0.5}, {"f1": 0.36, "epg": 0.7}, {"f1": 0.3, "epg": 0.9}]
-    assert tolerance_of(rows, 150) == pytest.approx((0.4 * 0.6 / 150) ** 0.5)
+    rows = [{"f1": 0.4, "epg": 0.5}, {"f1": 0.37, "epg": 0.7}, {"f1": 0.3, "epg": 0.9}]
+    assert tolerance_of(rows, 150) == pytest.approx((61 / 152 * 91 / 152 / 152) ** 0.5)
     assert choice(rows, tolerance_of(rows, 150)) == 1
     assert tolerance_of(rows, 1_000_000) == TOLERANCE
     assert choice(rows, tolerance_of(rows, 1_000_000)) == 0
-    assert tolerance_of([{"accuracy": 1.0}], 0) == TOLERANCE
+    assert tolerance_of([{"accuracy": 1.0}], 20) == pytest.approx((21 / 22 / 22 / 22) ** 0.5)
+    assert tolerance_of(rows, 4) == 0.05
 
 
 def test_the_front_is_bounded_and_evenly_thinned(tmp_path: Path) -> None:
