@@ -77,13 +77,18 @@ def test_a_guided_network_is_written_and_read_again(photos: Path, tmp_path: Path
     assert {row["weight"] for row in found["candidates"]} == {0.5, 2.0}
     assert sum(row["chosen"] for row in found["candidates"]) == 1
     assert found["annotated_photos"] == round(0.5 * found["train_photos"])
+    assert found["tolerance"] == 0.05  # of hardly any photos
     loaded = load_guided(tmp_path / "out")
     assert (loaded.classes, loaded.views.size) == (CLASSES, 32)
     assert loaded.network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
     assert loaded.manifest.kind == "guided"
     assert not (tmp_path / "out" / ".work").exists()
-    again = _recipe(photos, model=f"guided:{tmp_path / 'out'}", training={"steps": 2})
+    again = _recipe(
+        photos, model=f"guided:{tmp_path / 'out'}", training={"steps": 2}, tolerance=1.0
+    )
     further = guide_stage(again, Workspace(tmp_path / "further"))
+    best = max(further["candidates"], key=lambda row: row["epg"])
+    assert (further["tolerance"], best["chosen"]) == (1.0, True)
     assert further["before"]["accuracy"] == found["after"]["accuracy"]
 
 
@@ -183,6 +188,7 @@ def test_the_command_prints_one_line_last(photos: Path, tmp_path: Path) -> None:
         ({"fraction": 0.0}, InvalidInput, r"fraction is 0\.0"),
         ({"weights": []}, InvalidInput, "No weight is given"),
         ({"dilation": -0.1}, InvalidInput, "dilation"),
+        ({"tolerance": 1.5}, InvalidInput, r"tolerance is 1\.5; the rule is a share in"),
         ({"task": "both"}, UnknownName, "task 'both'"),
         ({"annotations": "/no/boxes"}, InvalidInput, "There are no annotations at /no/boxes"),
         ({"kind": "segments"}, InvalidInput, "no segments"),
