@@ -276,6 +276,7 @@ def _job(found: WorkflowStatus, begun: list[Progress]) -> Job:
     error = None
     if status == "failed":
         error = str(found.error) if found.error else _DIED
+    started = begun[0].started if begun else None
     return Job(
         id=found.workflow_id,
         name=order.name,
@@ -284,8 +285,8 @@ def _job(found: WorkflowStatus, begun: list[Progress]) -> Job:
         status=status,
         priority=PRIORITIES[1] - (found.priority or 0),
         created=_moment(found.created_at) or datetime.now(UTC),
-        started=begun[0].started if begun else None,
-        finished=_moment(found.completed_at),
+        started=started,
+        finished=_end(found.completed_at, started),
         stages=_stages(order.stages, begun, status, error),
         error=error,
         model=order.model if status == "succeeded" else None,
@@ -331,6 +332,12 @@ def _stage(
         eta = max(0.0, (progress.total or 0) - (progress.done or 0)) / progress.rate
     rate = progress.rate if status == "running" else None
     return Stage(name, status, progress.done, progress.total, rate, eta, error)
+
+
+def _end(milliseconds: int | None, started: datetime | None) -> datetime | None:
+    """When a job ended, and never before it began: on SQLite the engine tells whole seconds."""
+    moment = _moment(milliseconds)
+    return max(moment, started) if moment and started else moment
 
 
 def _moment(milliseconds: int | None) -> datetime | None:
