@@ -53,20 +53,26 @@ def _in_company(
 ) -> list[list[Prediction]]:  # fmt: skip
     """From pixels to contributions in passes that other calls share."""
     finish = _Finish(model.predictor, tuple(sorted(query.items())))
-    is_short = query.get("top_contributions", 0) * query.get("top_classes", 1) <= _SHORT
+    listed = query.get("top_contributions", 0) * query.get("top_classes", 1)
+    rankings: list[list[Prediction]] = []
     with batcher.expected(), service.limiter.slot() as turn:
         seen = shrunk_uploads(service, model, uploads)
         turn.end()
-        rankings: list[list[Prediction]] = []
         for start in range(0, len(seen), batcher.max_batch):
             pixels = model.predictor.pixels(seen[start : start + batcher.max_batch])
-            with stage("encode", len(pixels)):
-                if is_short:
-                    rankings += batcher.finished(pixels, finish)
-                    continue
-                rows = batcher(pixels)
-            rankings += finish(rows)
+            rankings += _ranked(batcher, pixels, finish, is_short=listed <= _SHORT)
     return rankings
+
+
+def _ranked(
+    batcher: Batcher, pixels: Tensor, finish: "_Finish", *, is_short: bool
+) -> Sequence[list[Prediction]]:
+    """Predictions of one call's pixels, made by the thread of the pass where they are short."""
+    with stage("encode", len(pixels)):
+        if is_short:
+            return batcher.finished(pixels, finish)
+        rows = batcher(pixels)
+    return finish(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ class Job:
         """What of the classification may be lost for better reasons."""
         if self.recipe.tolerance is not None:
             return self.recipe.tolerance
+        if not any(self.recipe.weights):
+            return 0.0
         return tolerance_of(figures, len(prepared.data.photos.held_out)) if figures else TOLERANCE
 
     def _trained(

@@ -35,7 +35,7 @@ def guided(folder: Path, name: str, recipe: dict[str, Any]) -> Row:
 
 def baseline(folder: Path, name: str, recipe: dict[str, Any]) -> str:
     """A network trained without guidance, as the model that guidance begins with."""
-    plain = recipe | {"weights": [0.0], "tolerance": 0.0, "training": _plain(recipe["training"])}
+    plain = recipe | {"weights": [0.0], "tolerance": None, "training": _plain(recipe["training"])}
     guided(folder, name, plain)
     return f"guided:{folder / 'runs' / name}"
 

@@ -170,6 +170,7 @@ def main() -> None:
     made.add_argument("--tiny", type=Path, help="tiny_imagenet.zip")
     made.add_argument("--coco", type=Path, help="a zip with YOLO boxes")
     made.add_argument("--mobilenet", type=Path, help="folder with weights.npz of Keras")
+    made.add_argument("--networks", nargs="+", default=list(TINY), choices=list(TINY))
     made.add_argument("--weights", type=float, nargs="+", help="λ; default: of each network")
     made.add_argument("--tolerance", type=float, help="of classification; default: see above")
     made.add_argument("--seed", type=int, default=0)
@@ -185,7 +186,8 @@ def main() -> None:
         known = {"standard": pretrained(options.mobilenet, folder)} if options.mobilenet else {}
         worlds.append(("coco", options.coco, COCO | known, {"task": "multi"}))
     for name, data, starts, more in worlds:
-        for kind, start in starts.items():
+        for kind in options.networks:
+            start = starts[kind]
             rows += runs(options, kind, name, start, recipe(options, start, data) | more)
     gains = {
         f"{r['data']} {r['network']} {r['loss']} {r['layer']} {r['boxes']:g} {r['dilation']:g}":

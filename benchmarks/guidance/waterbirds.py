@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks._harness import Row, finish, parser
 from benchmarks.guidance._runs import baseline, guided, spread
+from dncbm.guidance.candidates import TOLERANCE
 
 
 def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {
         "model": options.network, "data": str(options.data), "annotations": str(options.data),
         "relabel": True, "architecture": {"width": options.width}, "size": options.pixels,
-        "seed": seed, "device": options.device, "training": training,
+        "seed": seed, "device": options.device, "training": training, "tolerance": TOLERANCE,
     }  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
             run = base | {
                 "model": start, "architecture": {}, "training": training,
                 "weights": [0.0] if control else options.weights,
+                "tolerance": None if control else TOLERANCE,
                 "fraction": options.fraction,
             }  # fmt: skip
             found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)

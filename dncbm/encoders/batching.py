@@ -303,12 +303,13 @@ class Batcher:
         started = time.perf_counter()
         try:
             rows = self._pass([call.pixels for call in calls])
+            parts = rows.split([len(call.pixels) for call in calls])
         except Exception as error:
             self._answer_singly(calls, error)
             return None
         seconds = time.perf_counter() - started
         together: dict[Any, list[tuple[_Call, Tensor]]] = {}
-        for call, part in zip(calls, rows.split([len(c.pixels) for c in calls]), strict=True):
+        for call, part in zip(calls, parts, strict=True):
             together.setdefault(call.finish, []).append((call, part))
         self._finish(together.pop(None, []))  # these wait for nothing
         for members in together.values():

@@ -23,9 +23,8 @@ _INDEX = "candidates.json"
 _MEASURES = ("epg", "iou")
 TOLERANCE = 0.005
 """Classification that a choice may lose against the best that was measured: half a point."""
-
-
 _MOST_TOLERANCE = 0.05
+"""However few photos there are."""
 
 
 def tolerance_of(figures: Sequence[Row], photos: int) -> float:

@@ -50,7 +50,8 @@ class GuideRecipe:
     """λ; several are trained one after the other, and the best is chosen on validation."""
     tolerance: float | None = None
     """Share of the classification that may be lost for a better EPG; None: half a point, or one
-    standard error on the validation photos where that is more."""
+    standard error on the validation photos where that is more, up to five points; nothing where
+    all weights are 0, since no reasons are asked for."""
     crops: bool = True
     """Train on random crops and mirrored photos; False: on whole photos, as the paper does."""
     size: int | None = None

@@ -67,6 +67,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_without_guidance_the_best_classification_is_chosen(photos: Path, tmp_path: Path) -> None:
+    found = guide_stage(_recipe(photos, weights=[0.0]), Workspace(tmp_path / "out"))
+    chosen = next(row for row in found["candidates"] if row["chosen"])
+    assert found["tolerance"] == 0.0
+    assert chosen["accuracy"] == max(row["accuracy"] for row in found["candidates"])
+
+
+@pytest.mark.usefixtures("small")
 def test_a_guided_network_is_written_and_read_again(photos: Path, tmp_path: Path) -> None:
     """Figures before and after on the test, a row per kept state, and the chosen weights."""
     told: list[str] = []
