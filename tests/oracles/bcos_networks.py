@@ -12,7 +12,6 @@ import numpy as np
 from tests.oracles import bcos
 
 Array = np.ndarray
-BINOMIAL = np.outer([1, 2, 1], [1, 2, 1]) / 16
 
 
 class Maps(NamedTuple):
@@ -48,16 +47,16 @@ class Layers:
         weight = self.state[f"{key}.linear.weight"]
         thinned = self.antialiased and stride == 2
         if thinned and weight.shape[2:] == (1, 1):
-            m = filtered(m, BINOMIAL, 2, 1)
+            m = halved(m)
         matrix, _, shape = bcos.conv(
             m.value, weight, None, stride=1 if thinned else stride, padding=padding, groups=groups,
             b=self.b,
         )  # fmt: skip
         m = m.through(matrix, shape)
-        return filtered(m, BINOMIAL, 2, 1) if thinned and weight.shape[2:] != (1, 1) else m
+        return halved(m) if thinned and weight.shape[2:] != (1, 1) else m
 
     def pool(self, m: Maps) -> Maps:
-        return filtered(m, BINOMIAL if self.antialiased else np.full((3, 3), 1 / 9), 2, 1)
+        return halved(m) if self.antialiased else filtered(m, np.full((3, 3), 1 / 9), 2, 1)
 
     def batch_norm(self, key: str, m: Maps) -> Maps:
         scale = [
@@ -103,6 +102,28 @@ def per_place(matrices: list[Array]) -> Array:
             for i in range(ins):
                 whole[o * places + p, i * places + p] = matrix[o, i]
     return whole
+
+
+def halved(m: Maps) -> Maps:
+    """Each channel by a low-pass about the middles of half as many places."""
+    channels, high, wide = m.value.shape
+    of_one = np.kron(halving(high), halving(wide))
+    shape = (channels, (high + 1) // 2, (wide + 1) // 2)
+    return m.through(np.kron(np.eye(channels), of_one), shape)
+
+
+def halving(side: int) -> Array:
+    """Places from pixels along one axis; beyond the border the last pixel (even) or nothing."""
+    taps = (1, 3, 3, 1) if side % 2 == 0 else (1, 2, 1)
+    found = np.zeros(((side + 1) // 2, side))
+    for place in range(len(found)):
+        for tap, weight in enumerate(taps):
+            pixel = 2 * place - 1 + tap
+            if side % 2 == 0:
+                pixel = min(max(pixel, 0), side - 1)
+            if 0 <= pixel < side:
+                found[place, pixel] += weight / sum(taps)
+    return found
 
 
 def filtered(m: Maps, kernel: Array, stride: int, padding: int) -> Maps:

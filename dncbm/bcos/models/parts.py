@@ -108,14 +108,31 @@ def standard_vit_parts(*, antialiased: bool = False) -> Parts:
 
 
 def halved(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c y x"]:
-    """Every second place of the maps after a binomial low-pass, (1 2 1)/4 along each axis.
+    """Half as many places along each axis, after a binomial low-pass about their middles.
 
     Strides without it leave grids in explanations, since some pixels take part in more places
     than their neighbours (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again").
-    Beyond the border lies nothing, so that pixels there take part as much as others do.
+    An even number of pixels is filtered by (1 3 3 1)/8 between every second pair of them, its
+    border repeated: by (1 2 1)/4 about pixels of even index, as there, each halving would move
+    explanations half a pixel to the top left. An odd number has its middles on these pixels, and
+    beyond its border lies nothing. So every pixel takes part as much as any other.
     """
-    # (1 2 1) is (1 1) of (1 1)
-    return functional.avg_pool2d(functional.avg_pool2d(x, 2, stride=1, padding=1), 2)
+    high, wide = (side % 2 == 0 for side in x.shape[2:])
+    if high == wide:
+        return _thinned(x, (2, 2), is_even=high)
+    return _thinned(_thinned(x, (2, 1), is_even=high), (1, 2), is_even=wide)
+
+
+def _thinned(
+    x: Float[Tensor, "n c h w"], pair: tuple[int, int], *, is_even: bool
+) -> Float[Tensor, "n c y x"]:
+    """`halved` along the axes where `pair` is 2, which are all even or all odd."""
+    edge = (pair[0] // 2, pair[1] // 2)
+    # (1 2 1) is (1 1) of (1 1), and (1 3 3 1) is (1 1) of that
+    x = functional.avg_pool2d(x, pair, stride=1, padding=edge, count_include_pad=not is_even)
+    if is_even:
+        x = functional.avg_pool2d(x, pair, stride=1)
+    return functional.avg_pool2d(x, pair)
 
 
 class Halved(nn.Module):
