@@ -3,9 +3,10 @@
     python -m benchmarks.bcos.networks standard bcos converted --data cifar10.zip --out RUN_DIR
 
 Each name is one training on the same photos; runs go on where they were killed, and `table` reads
-their curves. The twin has its own usual recipe (AdamW, cross-entropy), B-cos that of B-cos v2
-(Adam, adaptive clipping, binary cross-entropy), both the same number of epochs. `converted` starts
-from the trained twin and has a quarter of them.
+their curves. With `-antialiased` strides are taken after a low-pass. The twin has its own usual
+recipe (AdamW, cross-entropy), B-cos that of B-cos v2 (Adam, adaptive clipping, binary
+cross-entropy), both the same number of epochs. `converted` starts from the trained twin and has a
+quarter of them.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from benchmarks._harness import Row, finish, parser
 from dncbm.bcos import create_model
 from dncbm.bcos.convert import convert
 from dncbm.bcos.inputs import ImageModel
-from dncbm.bcos.layers import LogitLayer, logit_bias
+from dncbm.bcos.layers import logit_bias
 from dncbm.bcos.train import TrainingConfig, train_classifier
 from dncbm.data.pixels import decoded
 from dncbm.data.sources import open_source
@@ -54,36 +55,42 @@ def read_photos(path: str, cache: Path) -> tuple[Photos, tuple[str, ...]]:
     return photos, tuple(classes)
 
 
-def _standard(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    return create_model("standard_resnet18", num_classes=classes, **SMALL)
+Maker = Callable[[int, Path, int], nn.Module]
+"""Of a number of classes, the folder of the runs and a seed."""
 
 
-def _bcos(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    network = create_model("resnet18", num_classes=classes, **SMALL)
-    return ImageModel(network, encoding="inverse")
+def _standard(*, antialiased: bool = False) -> Maker:
+    def make(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
+        settings = SMALL | {"antialiased": antialiased}
+        return create_model("standard_resnet18", num_classes=classes, **settings)
+
+    return make
 
 
-def _antialiased(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
-    network = create_model("resnet18", num_classes=classes, antialiased=True, **SMALL)
-    return ImageModel(network, encoding="inverse")
+def _bcos(*, antialiased: bool = False) -> Maker:
+    def make(classes: int, _run_dir: Path, _seed: int) -> nn.Module:
+        settings = SMALL | {"antialiased": antialiased}
+        network = create_model("resnet18", num_classes=classes, **settings)
+        return ImageModel(network, encoding="inverse")
+
+    return make
 
 
-def _converted(classes: int, run_dir: Path, seed: int) -> nn.Module:
-    twin = _standard(classes, run_dir, seed)
-    twin.load_state_dict(load_file(run_dir / f"standard-{seed}" / WEIGHTS))
-    stages = [getattr(twin, f"layer{stage}") for stage in range(1, 5)]
-    stem = [twin.conv1, twin.bn1, twin.relu, twin.maxpool]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), twin.fc]
-    model = convert(nn.Sequential(*stem, *stages, *head).eval())
-    model.network.append(LogitLayer(bias=logit_bias(classes)))
-    return model
+def _converted(twin: str) -> Maker:
+    def make(classes: int, run_dir: Path, seed: int) -> nn.Module:
+        model = convert(trained(twin, classes, run_dir, seed))
+        network: Any = model.network
+        network.logit_layer.bias = logit_bias(classes)
+        return model
+
+    return make
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """A network and how it is trained."""
 
-    make: Callable[[int, Path, int], nn.Module]
+    make: Maker
     views: Views
     share: float = 1.0
     """Of the epochs."""
@@ -99,11 +106,20 @@ _USUAL = {
     "weight_decay": 0.05, "adaptive_clipping": None,
 }  # fmt: skip
 NAMES = {
-    "standard": Setup(make=_standard, views=STATISTICS, settings=_USUAL),
-    "bcos": Setup(make=_bcos, views=COLOURS, settings=_V2),
-    "bcos-antialiased": Setup(make=_antialiased, views=COLOURS, settings=_V2),
-    "converted": Setup(make=_converted, views=STATISTICS, share=0.25, batch_size=64, settings=_ON),
-}
+    "standard": Setup(make=_standard(), views=STATISTICS, settings=_USUAL),
+    "standard-antialiased": Setup(
+        make=_standard(antialiased=True), views=STATISTICS, settings=_USUAL
+    ),
+    "bcos": Setup(make=_bcos(), views=COLOURS, settings=_V2),
+    "bcos-antialiased": Setup(make=_bcos(antialiased=True), views=COLOURS, settings=_V2),
+    "converted": Setup(
+        make=_converted("standard"), views=STATISTICS, share=0.25, batch_size=64, settings=_ON
+    ),
+    "converted-antialiased": Setup(
+        make=_converted("standard-antialiased"), views=STATISTICS, share=0.25, batch_size=64,
+        settings=_ON,
+    ),
+}  # fmt: skip
 
 
 def trained(name: str, classes: int, run_dir: Path, seed: int) -> nn.Module:

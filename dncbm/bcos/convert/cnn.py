@@ -19,12 +19,13 @@ from dncbm.bcos.convert.parts import (
 )
 from dncbm.bcos.convert.rules import Scan, converted, rule
 from dncbm.bcos.layers import BcosConv2d
-from dncbm.bcos.models.parts import AntialiasedBcosConv2d, Halved
+from dncbm.bcos.models.parts import AntialiasedBcosConv2d, AntialiasedConv2d, Halved
 
 _TORCH = "torch.nn.modules"
 _ACTS = f"{_TORCH}.activation"
 _TIMM = "timm.layers"
 _CLIP = "open_clip.transformer"
+_OWN = "dncbm.bcos.models.parts"
 
 
 @rule(
@@ -34,7 +35,7 @@ _CLIP = "open_clip.transformer"
     *(f"{_TORCH}.padding.{name}" for name in ("ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d")),
     f"{_TORCH}.upsampling.Upsample", f"{_TORCH}.pixelshuffle.PixelShuffle",
     "torchvision.ops.stochastic_depth.StochasticDepth", "torchvision.ops.misc.Permute",
-    "dncbm.bcos.models.parts.StochasticDepth", "dncbm.bcos.layers.LogitLayer",
+    f"{_OWN}.StochasticDepth", f"{_OWN}.Halved", "dncbm.bcos.layers.LogitLayer",
     f"{_TIMM}.drop.DropPath", f"{_TIMM}.layer_scale.LayerScale",
     f"{_TIMM}.layer_scale.LayerScale2d", f"{_TIMM}.blur_pool.BlurPool2d",
     *(f"{_TIMM}.adaptive_avgmax_pool.FastAdaptive{name}Pool"
@@ -46,11 +47,11 @@ def _linear_already(layer: nn.Module, scan: Scan) -> nn.Module:
     return layer
 
 
-@rule(f"{_TORCH}.conv.Conv2d")
+@rule(f"{_TORCH}.conv.Conv2d", f"{_OWN}.AntialiasedConv2d")
 def _conv(conv: Any, scan: Scan) -> nn.Module:
     options = scan.options
     bias = conv.bias if options.biased else None
-    smooth = options.antialiased and _is_uneven(conv)
+    smooth = isinstance(conv, AntialiasedConv2d) or (options.antialiased and _is_uneven(conv))
     kind: type[BcosConv2d] = AntialiasedBcosConv2d if smooth else BcosConv2d
     with torch.device("meta"):
         layer = kind(

@@ -12,10 +12,12 @@ from dncbm.bcos.convert import cnn, vit_families
 from dncbm.bcos.convert.check import check, noise
 from dncbm.bcos.convert.head import move_head
 from dncbm.bcos.convert.options import EXACT, ConvertOptions
+from dncbm.bcos.convert.parts import pooled_head
 from dncbm.bcos.convert.rules import Scan, converted
 from dncbm.bcos.convert.vit import VisionTower
 from dncbm.bcos.inputs import ImageModel, negated
 from dncbm.bcos.layers import LogitLayer
+from dncbm.bcos.models.network import Network
 from dncbm.errors import InvalidInput, UnknownName
 
 del cnn, vit_families
@@ -106,11 +108,21 @@ def _network(model: nn.Module, options: ConvertOptions) -> nn.Module:
 def _walked(model: nn.Module, options: ConvertOptions) -> nn.Module:
     copied = copy.deepcopy(model)
     _read_six_channels(copied)
+    if isinstance(copied, Network):
+        copied.in_chans = 6
     return converted(copied, Scan(options=options)).train(model.training)
 
 
 def _move_head(network: nn.Module, pixels: torch.Tensor, options: ConvertOptions) -> None:
-    if options.head_before_pool is not False:
+    if options.head_before_pool is False:
+        return
+    if isinstance(network, Network):  # where its mean is taken is a setting of its own
+        head: Any = network.get_submodule(network.head_path)
+        pooled = pooled_head(head)
+        pooled.keep_axes = True
+        network.set_submodule(network.head_path, pooled)
+        network.is_bcos = True
+    else:
         training = network.training
         move_head(network.eval(), negated(pixels), required=bool(options.head_before_pool))
         network.train(training)

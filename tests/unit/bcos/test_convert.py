@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -14,6 +15,8 @@ from dncbm.bcos.convert import (
     exponents,
     set_b,
 )
+from dncbm.bcos.explain import explain
+from dncbm.bcos.inputs import negated
 from dncbm.bcos.mode import explanation_mode
 from dncbm.bcos.models.zoo import create_model
 from dncbm.errors import InvalidInput, UnknownName
@@ -122,6 +125,25 @@ def test_antialiased_strides_are_those_of_the_ordinary_antialiased_network() -> 
     found = convert(nn.Sequential(*_stages(plain)).eval(), EXACT, antialiased=True)(pixels)
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, plain(pixels), rtol=0.01)
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("name", ["standard_resnet18", "standard_densenet121"])
+def test_the_librarys_own_twins_become_b_cos(name: str, antialiased: bool) -> None:
+    size = {"width": 8, "depths": (1, 1, 1, 1), "small_inputs": True}
+    twin = create_model(name, num_classes=3, antialiased=antialiased, **size).double().eval()
+    pixels = torch.randn(2, 3, 40, 34, dtype=torch.float64)
+    torch.testing.assert_close(convert(twin, EXACT)(pixels), twin(pixels))
+
+    model = convert(twin)
+    maps = model.network.features(negated(pixels))
+    head = model.network.get_submodule(model.network.head_path)
+    places = [head(maps[:, :, [y]][..., [x]]) for y, x in np.ndindex(*maps.shape[2:])]
+    expected = torch.stack(places).mean((0, 3, 4))
+    torch.testing.assert_close(model(pixels), expected)
+    explained = explain(model, pixels, 2)
+    torch.testing.assert_close(explained.values[:, 0], model(pixels)[:, 2])
+    torch.testing.assert_close(explained.maps.sum((2, 3)), explained.values)
 
 
 def test_antialiased_strides_treat_all_pixels_alike() -> None:
