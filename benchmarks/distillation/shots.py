@@ -50,7 +50,6 @@ KINDS = {"standard": "gradcam", "bcos-antialiased": "bcos"}
 WAYS = ("kd", "kd-frozen", "e2kd", "e2kd-frozen")
 STUDENT_WIDTH = 8
 _RATES = {"standard": 2e-3, "bcos-antialiased": 1e-2}
-_SIZE_OF_SPURIOUS = 64
 _COMPARED = 128
 """Test photos whose explanations are compared."""
 
@@ -84,7 +83,7 @@ def spurious(options: argparse.Namespace) -> Data:
     y, place, split = (
         np.array([int(row[name]) for row in table]) for name in ("y", "place", "split")
     )
-    resize = centred(_SIZE_OF_SPURIOUS)
+    resize = centred(options.pixels)
     levels = [
         resize(Image.open(options.spurious / row["img_filename"]).convert("RGB")) for row in table
     ]
@@ -95,7 +94,7 @@ def spurious(options: argparse.Namespace) -> Data:
     photos = Photos(images=np.ascontiguousarray(images), train=train, labels=y)
     known = np.flatnonzero(split < 2)
     rows = _balanced(known, 2 * y[known] + place[known])
-    return Data(photos, int(y.max()) + 1, groups, rows, "spurious", _SIZE_OF_SPURIOUS)
+    return Data(photos, int(y.max()) + 1, groups, rows, "spurious", options.pixels)
 
 
 def _balanced(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -164,7 +163,6 @@ def train(
         epochs=options.epochs, batch_size=32, seed=seed, precision="float32", warmup=0.04,
         learning_rate=_RATES[name], explanation=KINDS[name], weight=weight if guided else 0.0,
         temperature=options.temperature, frozen=frozen_way, evaluate_every=500,
-       
         adaptive_clipping=None if name == "standard" else 0.01,
         optimizer="adamw" if name == "standard" else "adam",
         weight_decay=0.05 if name == "standard" else 0.0,
@@ -245,6 +243,7 @@ def main() -> None:
     made.add_argument("--data", help="CIFAR-10 as a zip of photos, train and test")
     made.add_argument("--teachers", type=Path, help="folder of benchmarks.bcos.networks")
     made.add_argument("--spurious", type=Path, help="folder in the layout of Waterbirds")
+    made.add_argument("--pixels", type=int, default=64, help="of a side of a photo of that set")
     made.add_argument("--networks", nargs="+", default=list(KINDS), choices=list(KINDS))
     made.add_argument("--weights", nargs="+", type=float, default=[1.0, 5.0], help="λ")
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
