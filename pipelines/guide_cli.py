@@ -64,7 +64,7 @@ def guide(
     fraction: Annotated[
         float, typer.Option(help="Share of the annotated training photos to use.")
     ] = 1.0,
-    dilation: Annotated[float, typer.Option(help="Share by which boxes grow.")] = 0.0,
+    dilation: Annotated[float, typer.Option(help="Share by which boxes grow in training.")] = 0.0,
     tolerance: Annotated[
         float | None,
         typer.Option(

@@ -105,9 +105,8 @@ def prepare(
     train, held_out, test = (
         usable[dealt[usable] == name] for name in ("train", "validation", "test")
     )
-    annotations = material.annotations.thinned(
-        recipe.fraction, [ids[row] for row in train], recipe.seed
-    )
+    learned = [ids[row] for row in train]
+    annotations = material.annotations.thinned(recipe.fraction, learned, recipe.seed)
     known = annotations.known(ids)[:, None]
     places = np.arange(len(labels)) if labels is not None else _guided(material, recipe)
     targets = labels or [material.classes[place] for place in places]
@@ -115,8 +114,9 @@ def prepare(
     choices = [recipe.fraction, recipe.dilation, recipe.kind, how.size, how.told, list(targets)]
     mark = fingerprint([material.inputs, choices, recipe.seed])
     found = stored_masks(
-        material.annotations, ids, targets, work / f"masks-{mark[:12]}.bool", size=how.size,
-        geometry=how.geometry, dilation=recipe.dilation, kind=recipe.annotated_by, wanted=shown,
+        material.annotations.dilated(recipe.dilation, learned), ids, targets,
+        work / f"masks-{mark[:12]}.bool", size=how.size, geometry=how.geometry,
+        kind=recipe.annotated_by, wanted=shown,
     )  # fmt: skip
     masks = Masks(found.rows, places[found.targets], found.pixels)
     photos = Photos(images=pixels.images, train=train, held_out=held_out)

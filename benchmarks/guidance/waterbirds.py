@@ -52,15 +52,15 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
                 "model": start, "architecture": {}, "training": training,
                 "weights": [0.0] if control else options.weights,
                 "tolerance": None if control else TOLERANCE,
-                "fraction": options.fraction,
+                "fraction": options.fraction, "dilation": options.dilation,
             }  # fmt: skip
-            found = guided(folder, f"{loss}-{options.layer}-{options.fraction:g}-{seed}", run)
-            rows.append({"loss": loss, "seed": seed, **_flat(found)})
+            name = f"{loss}-{options.layer}-{options.fraction:g}-{options.dilation:g}-{seed}"
+            rows.append({"loss": loss, "seed": seed, **_flat(guided(folder, name, run))})
     return rows
 
 
 def _flat(found: Row) -> Row:
-    names = ("worst_group", "accuracy", "epg")
+    names = ("worst_group", "accuracy", "epg", "iou")
     return {f"{name} {when}": found[when][name] for when in ("before", "after") for name in names}
 
 
@@ -86,6 +86,7 @@ def main() -> None:
     made.add_argument("--losses", default="none,energy,l1", help="none: as long, unguided")
     made.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0])
     made.add_argument("--fraction", type=float, default=0.01, help="of training photos with boxes")
+    made.add_argument("--dilation", type=float, default=0.0, help="how far boxes are too large")
     made.add_argument("--seeds", type=int, default=4)
     made.add_argument("--pixels", type=int, default=32)
     made.add_argument("--epochs", type=float, default=15.0)

@@ -63,7 +63,7 @@ class Masks:
 
 def stored_masks(  # noqa: PLR0913 - annotations, and how photos became squares
     annotations: Annotations, ids: Sequence[str], classes: Sequence[str], file: Path, *, size: int,
-    geometry: str = "resized", dilation: float = 0.0, kind: Kind = "boxes",
+    geometry: str = "resized", kind: Kind = "boxes",
     wanted: Bool[np.ndarray, "n t"] | None = None,
 ) -> Masks:  # fmt: skip
     """Masks of classes in photos, written once to a file that training reads at random.
@@ -75,7 +75,6 @@ def stored_masks(  # noqa: PLR0913 - annotations, and how photos became squares
         file: replaced.
         size: of the square that photos were decoded to.
         geometry: how they became squares; see `Annotations.masks`.
-        dilation: share of its sides by which a box grows on each side.
         kind: boxes or segments.
         wanted: which targets of which photos are used; None: all.
 
@@ -90,9 +89,8 @@ def stored_masks(  # noqa: PLR0913 - annotations, and how photos became squares
     with writing(file), file.open("wb") as stream:
         for part in np.split(rows, range(at_once, len(rows), at_once)):
             planes = annotations.masks(
-                [ids[row] for row in part], classes, size, geometry=geometry, dilation=dilation,
-                kind=kind,
-            )  # fmt: skip
+                [ids[row] for row in part], classes, size, geometry=geometry, kind=kind
+            )
             for place, target in np.argwhere(planes.any(axis=(2, 3)) & used[part]):
                 stream.write(planes[place, target].tobytes())
                 found.append((int(part[place]), int(target)))

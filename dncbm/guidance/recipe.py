@@ -45,7 +45,8 @@ class GuideRecipe:
     fraction: float = 1.0
     """Share of the annotated training photos whose boxes are used."""
     dilation: float = 0.0
-    """Share of its width and height by which a box grows on each side."""
+    """Share of its width and height by which a box grows on each side, in training. Validation and
+    test photos are judged by the boxes that were given."""
     weights: Sequence[float] = (1.0,)
     """λ; several are trained one after the other, and the best is chosen on validation."""
     tolerance: float | None = None
@@ -89,6 +90,8 @@ class GuideRecipe:
             raise UnknownName("task", self.task, TASKS)
         if self.kind not in ("boxes", "segments"):
             raise UnknownName("kind of annotation", self.kind, ("boxes", "segments"))
+        if self.dilation and self.kind == "segments":
+            raise InvalidInput("Segments cannot be dilated; use kind='boxes' or dilation 0.")
         if not 0 < self.fraction <= 1:
             raise InvalidInput(f"fraction is {self.fraction}; the rule is a share in (0, 1].")
         if self.tolerance is not None and not 0 <= self.tolerance <= 1:

@@ -66,7 +66,7 @@ class Annotations:
 
     def masks(
         self, ids: Sequence[str], classes: Sequence[str], size: int, *, geometry: str = "centred",
-        dilation: float = 0.0, kind: Kind = "boxes",
+        kind: Kind = "boxes",
     ) -> Bool[np.ndarray, "n k size size"]:  # fmt: skip
         """Where each class is in each photo: the union of its boxes or segments.
 
@@ -79,33 +79,32 @@ class Annotations:
             size: of the square that the network sees.
             geometry: how photos became squares: `centred` (cut, then scaled), `resized` (scaled
                 without keeping their shape), `shortest` (scaled, then cut, as open_clip does).
-            dilation: share of its width and height by which each side of a box moves out.
             kind: boxes, or segments.
 
         Raises:
-            InvalidInput: a class that is annotated nowhere, no segments, or dilated segments.
+            InvalidInput: a class that is annotated nowhere, or no segments.
             UnknownName: the geometry.
         """
         self._require(classes)
-        self._require_kind(kind, dilation)
+        self._require_kind(kind)
         found = np.zeros((len(ids), len(classes), size, size), bool)
         index = {label: place for place, label in enumerate(classes)}
         for planes, name in zip(found, ids, strict=True):
             if (photo := self.photos.get(name)) is not None:
-                _draw(planes, photo, index, geometry, dilation, kind)
+                _draw(planes, photo, index, geometry, kind)
         return found
 
     def one_each(
         self, ids: Sequence[str], labels: Sequence[str], size: int, *, geometry: str = "centred",
-        dilation: float = 0.0, kind: Kind = "boxes",
+        kind: Kind = "boxes",
     ) -> Bool[np.ndarray, "n size size"]:  # fmt: skip
         """Like `masks`, with one class per photo."""
         self._require(sorted(set(labels)))
-        self._require_kind(kind, dilation)
+        self._require_kind(kind)
         found = np.zeros((len(ids), 1, size, size), bool)
         for planes, name, label in zip(found, ids, labels, strict=True):
             if (photo := self.photos.get(name)) is not None:
-                _draw(planes, photo, {label: 0}, geometry, dilation, kind)
+                _draw(planes, photo, {label: 0}, geometry, kind)
         return found[:, 0]
 
     def thinned(self, fraction: float, among: Iterable[str], seed: int) -> "Annotations":
@@ -123,6 +122,20 @@ class Annotations:
         dropped = set(order[max(1, round(fraction * len(order))) :])
         kept = {name: photo for name, photo in self.photos.items() if name not in dropped}
         return replace(self, photos=kept, fraction=fraction)
+
+    def dilated(self, share: float, among: Iterable[str] | None = None) -> "Annotations":
+        """Boxes with each side moved out by a share of their width or height, within the photo.
+
+        Args:
+            share: at least 0.
+            among: photos whose boxes grow; None: all. Segments stay as they are.
+
+        Raises:
+            InvalidInput: a negative share.
+        """
+        chosen = set(self.photos if among is None else among)
+        grown = {name: _grown(self.photos[name], share) for name in chosen & set(self.photos)}
+        return replace(self, photos={**self.photos, **grown})
 
     def relabelled(self, labels: Mapping[str, str]) -> "Annotations":
         """Everything in a photo takes the photo's own label.
@@ -144,24 +157,20 @@ class Annotations:
                 f"classes have none). Annotated are: {shown}. Leave it out or annotate it."
             )
 
-    def _require_kind(self, kind: Kind, dilation: float) -> None:
-        if kind == "boxes":
-            return
-        if dilation:
-            raise InvalidInput("Segments cannot be dilated; use kind='boxes' or dilation 0.")
-        if not any(photo.segments for photo in self.photos.values()):
+    def _require_kind(self, kind: Kind) -> None:
+        if kind == "segments" and not any(photo.segments for photo in self.photos.values()):
             raise InvalidInput("These annotations have no segments, only boxes. Use kind='boxes'.")
 
 
 def _draw(
     planes: Bool[np.ndarray, "k size size"], photo: Annotated, index: Mapping[str, int],
-    geometry: str, dilation: float, kind: Kind,
+    geometry: str, kind: Kind,
 ) -> None:  # fmt: skip
     place = geometry_named(geometry)(photo.size, planes.shape[-1])
     if kind == "boxes":
         for box in photo.boxes:
             if box.label in index:
-                draw_box(planes[index[box.label]], dilated(box, dilation, photo.size), place)
+                draw_box(planes[index[box.label]], box, place)
         return
     for segment in photo.segments:
         if segment.label in index:
@@ -170,6 +179,10 @@ def _draw(
 
 def _drawn(seed: int) -> Callable[[str], bytes]:
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _grown(photo: Annotated, share: float) -> Annotated:
+    return replace(photo, boxes=tuple(dilated(box, share, photo.size) for box in photo.boxes))
 
 
 def _renamed(photo: Annotated, label: str) -> Annotated:

@@ -14,9 +14,11 @@ from dncbm.encoders.clip import load_encoder
 from dncbm.errors import InvalidInput, UnknownName
 from dncbm.guidance.recipe import GuideRecipe
 from dncbm.predictor import Predictor
+from dncbm.training.progress import no_progress
 from pipelines import guide as module
 from pipelines.cli import app
 from pipelines.guide import guide_stage
+from pipelines.guided_data import How, Prepared, prepare, read_material
 from pipelines.guided_models import load_guided
 from pipelines.workspace import Workspace
 from tests.unit.curation.conftest import write_model
@@ -72,6 +74,22 @@ def test_without_guidance_the_best_classification_is_chosen(photos: Path, tmp_pa
     chosen = next(row for row in found["candidates"] if row["chosen"])
     assert found["tolerance"] == 0.0
     assert chosen["accuracy"] == max(row["accuracy"] for row in found["candidates"])
+
+
+def test_boxes_grow_for_training_alone(photos: Path, tmp_path: Path) -> None:
+    """What is measured is measured by the boxes that were given."""
+
+    def prepared(dilation: float) -> Prepared:
+        recipe = _recipe(photos, dilation=dilation)
+        work = tmp_path / f"{dilation}"
+        return prepare(read_material(recipe), recipe, How(32), work, no_progress)
+
+    plain, grown = prepared(0.0), prepared(0.5)
+    trained = np.isin(plain.data.masks.rows, plain.data.photos.train)
+    assert 0 < trained.sum() < len(trained)
+    areas = [part.data.masks.pixels.sum(axis=(1, 2)) for part in (plain, grown)]
+    assert (areas[1][trained] > areas[0][trained]).all()
+    assert (areas[1][~trained] == areas[0][~trained]).all()
 
 
 @pytest.mark.usefixtures("small")
@@ -200,6 +218,7 @@ def test_the_command_prints_one_line_last(photos: Path, tmp_path: Path) -> None:
         ({"task": "both"}, UnknownName, "task 'both'"),
         ({"annotations": "/no/boxes"}, InvalidInput, "There are no annotations at /no/boxes"),
         ({"kind": "segments"}, InvalidInput, "no segments"),
+        ({"kind": "segments", "dilation": 0.1}, InvalidInput, "Segments cannot be dilated"),
     ],
 )
 def test_what_cannot_work_is_refused(

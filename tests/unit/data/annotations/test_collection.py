@@ -40,11 +40,16 @@ def test_questions_without_an_answer() -> None:
     for ask in (FOUND.targets, lambda ids, classes: FOUND.masks(ids, classes, 4)):
         with pytest.raises(InvalidInput, match=r"class 'cow' \(1 of 2 .*Annotated are: cat, dog"):
             ask(["a"], ["cat", "cow"])
-    with pytest.raises(InvalidInput, match="cannot be dilated"):
-        FOUND.masks(["a"], ["cat"], 4, kind="segments", dilation=0.1)
     only_boxes = Annotations({"a": FOUND.photos["a"]})
     with pytest.raises(InvalidInput, match="have no segments, only boxes"):
         only_boxes.masks(["a"], ["cat"], 4, kind="segments")
+
+
+def test_boxes_of_some_photos_grow() -> None:
+    grown = FOUND.dilated(0.5, ["a", "x"])
+    assert grown.photos["a"] == FOUND.dilated(0.5).photos["a"] != FOUND.photos["a"]
+    assert all(grown.photos[name] == FOUND.photos[name] for name in FOUND.photos if name != "a")
+    assert grown.photos["a"].segments == FOUND.photos["a"].segments
 
 
 def test_a_share_of_the_photos_keeps_its_boxes() -> None:

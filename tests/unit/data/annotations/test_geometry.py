@@ -34,8 +34,8 @@ quarters = st.integers(0, 96).map(lambda n: n / 4)
 def drawn(
     found: Annotated, size: int, geometry: str, kind: str = "boxes", dilation: float = 0.0
 ) -> np.ndarray:
-    of = Annotations({"photo": found})
-    return of.masks(["photo"], ["x"], size, geometry=geometry, kind=kind, dilation=dilation)[0, 0]
+    of = Annotations({"photo": found}).dilated(dilation)
+    return of.masks(["photo"], ["x"], size, geometry=geometry, kind=kind)[0, 0]
 
 
 @settings(deadline=None, max_examples=60)
