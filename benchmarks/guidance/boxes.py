@@ -8,8 +8,8 @@ networks, trained first without guidance, then with it at the input and at the e
 and by 10 % and 1 % of them; and by boxes that are 10, 25 and 50 % too large, with energy and L1,
 judged by exact ones. Networks start from scratch, the standard one on COCO from ImageNet weights
 where they are given. Each run stands in a file of its own below `--out`, so that a killed benchmark
-goes on where it was. Figures are of test photos; the epoch is chosen on validation photos, where the best may be
-missed by half a point or one standard error (`--tolerance`).
+goes on where it was. Figures are of test photos; the epoch is chosen on validation photos, where
+the best may be missed by half a point or one standard error (`--tolerance`).
 """
 
 import argparse
