@@ -34,7 +34,7 @@ Method = Callable[[Tensor, Tensor], Tensor]
 
 def methods_of(name: str, model: nn.Module) -> dict[str, Method]:
     """What each network is explained by."""
-    if name != "standard":
+    if not _is_ordinary(name):
         return {"W(x)": lambda x, k: methods.bcos(model, x, k)}
     return {
         "input x gradient": lambda x, k: methods.input_x_gradient(model, x, k),
@@ -42,6 +42,10 @@ def methods_of(name: str, model: nn.Module) -> dict[str, Method]:
         "Grad-CAM, last stage": partial(_grad_cam, model, "layer4"),
         "Grad-CAM, third stage": partial(_grad_cam, model, "layer3"),
     }
+
+
+def _is_ordinary(name: str) -> bool:
+    return name.startswith("standard")
 
 
 def _grad_cam(model: nn.Module, layer: str, x: Tensor, k: Tensor) -> Tensor:
@@ -69,7 +73,7 @@ def confidences_of(name: str, model: nn.Module, photos: Photos) -> tuple[Tensor,
     labels = photos.truth(photos.held_out)
     inputs = NAMES[name].views.whole(photos.read(photos.held_out))
     logits = torch.cat([model(part) for part in inputs.split(250)])
-    how = "softmax" if name == "standard" else "sigmoid"
+    how = "softmax" if _is_ordinary(name) else "sigmoid"
     found = sure_images(logits, labels, by=how, at_least=None)
     sure = torch.zeros(len(labels))
     sure[found.rows] = found.confidences
@@ -106,16 +110,14 @@ def rows_of(name: str, photos: Photos, classes: int, options: argparse.Namespace
 
 
 def ratios_of(rows: list[Row]) -> dict[str, float | None]:
-    """Inherent explanations over the best method on the twin, smoothed alike."""
+    """Inherent explanations over the best method on the twins, smoothed alike."""
     found: dict[str, float | None] = {}
     for side in SIDES:
         mine = [row for row in rows if row["grid"] == f"{side} x {side}"]
-        twin = max(row["mean then"] for row in mine if row["network"] == "standard")
+        twin = max(row["mean then"] for row in mine if _is_ordinary(row["network"]))
         for row in mine:
-            if row["network"] != "standard":
-                found[f"{row['network']} / best on the twin, {row['grid']}"] = (
-                    row["mean then"] / twin
-                )
+            if not _is_ordinary(row["network"]):
+                found[f"{row['network']} / best on a twin, {row['grid']}"] = row["mean then"] / twin
     return found
 
 
