@@ -70,8 +70,8 @@ def pretrain(
 ) -> None:
     """Train an encoder by contrast, on photos alone or with captions; `dncbm embed` takes it.
 
-    The temperature may be a schedule, which helps rare classes. An interrupted run resumes where
-    it stopped.
+    The temperature may be a schedule, for rare classes in long trainings. An interrupted run
+    resumes where it stopped.
     """
     configure_logging(verbose=verbose)
     tables = overridden(overrides, None, only=TABLES)
