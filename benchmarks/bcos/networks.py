@@ -76,9 +76,9 @@ def _bcos(*, antialiased: bool = False) -> Maker:
     return make
 
 
-def _converted(twin: str) -> Maker:
+def _converted(twin: str, *, antialiased: bool = False) -> Maker:
     def make(classes: int, run_dir: Path, seed: int) -> nn.Module:
-        model = convert(trained(twin, classes, run_dir, seed))
+        model = convert(trained(twin, classes, run_dir, seed), antialiased=antialiased)
         network: Any = model.network
         network.logit_layer.bias = logit_bias(classes)
         return model
@@ -118,6 +118,10 @@ NAMES = {
     "converted-antialiased": Setup(
         make=_converted("standard-antialiased"), views=STATISTICS, share=0.25, batch_size=64,
         settings=_ON,
+    ),
+    "converted-to-antialiased": Setup(
+        make=_converted("standard", antialiased=True), views=STATISTICS, share=0.25, batch_size=64,
+        settings=_ON | {"learning_rate": 3e-3},
     ),
 }  # fmt: skip
 
