@@ -18,13 +18,7 @@ from torch.nn import functional
 from dncbm.artifacts import MANIFEST, fingerprint, load_manifest, require_input
 from dncbm.bcos.store import NetworkKind, blueprint_of, load_bcos
 from dncbm.encoders.carried import candidates
-from dncbm.encoders.creation import (
-    created,
-    fingerprint_of,
-    recipe_of,
-    tell_assumed,
-    tokenizer_of,
-)
+from dncbm.encoders.creation import created, fingerprint_of, recipe_of, tell_assumed, tokenizer_of
 from dncbm.encoders.fetch import fetching
 from dncbm.encoders.preprocess import Preprocess, preprocess_config
 from dncbm.encoders.spec import BCOS, GUIDED, MINI, parse_spec
