@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,42 @@ def test_the_services_and_profiles(compose: Any) -> None:
     assert {name for name, found in profiles.items() if found == ["monitoring"]} == {
         "prometheus", "grafana",
     }  # fmt: skip
+
+
+def composed(*words: str, env_file: Path) -> subprocess.CompletedProcess[str]:
+    """What Compose itself makes of the file; it needs no engine for that."""
+    file = ["--env-file", str(env_file), "--file", str(DEPLOY / "docker-compose.yml")]
+    return subprocess.run(
+        ["docker", "compose", *file, *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def has_compose() -> None:
+    version = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
+        pytest.skip("docker compose is not installed")
+
+
+@pytest.mark.usefixtures("has_compose")
+@pytest.mark.parametrize("profiles", [[], ["ray"], ["monitoring"], ["ray", "monitoring"]])
+def test_compose_takes_the_file(compose: Any, profiles: list[str]) -> None:
+    words = [word for name in profiles for word in ("--profile", name)]
+    found = composed(*words, "config", env_file=DEPLOY / ".env.example")
+    assert found.returncode == 0, found.stderr
+    wanted = {
+        name for name, service in compose["services"].items()
+        if not service.get("profiles") or set(service["profiles"]) & set(profiles)
+    }  # fmt: skip
+    assert set(yaml.safe_load(found.stdout)["services"]) == wanted
+
+
+@pytest.mark.usefixtures("has_compose")
+def test_compose_asks_for_secrets_that_are_not_set(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    found = composed("config", env_file=tmp_path / "empty")
+    assert found.returncode != 0
+    assert "set it in .env" in found.stderr
 
 
 def test_each_service_is_pinned_checked_and_not_root(compose: Any) -> None:
