@@ -40,6 +40,12 @@ def baseline(folder: Path, name: str, recipe: dict[str, Any]) -> str:
     return f"guided:{folder / 'runs' / name}"
 
 
+def unguided(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The control of a guided run: as long, the best classification is kept, nothing guides."""
+    training = recipe["training"] | {"loss": "energy"}
+    return recipe | {"training": training, "weights": [0.0], "tolerance": None}
+
+
 def _plain(training: dict[str, Any]) -> dict[str, Any]:
     """As guided, but measured alone: a weight of 0 on a step that never comes costs nothing."""
     return training | {"every": 1_000_000}
@@ -49,3 +55,16 @@ def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds, in per cent."""
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return f"{100 * np.mean(values):.1f} ± {100 * deviation:.1f}"
+
+
+def summary(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
+    """Mean ± standard deviation over seeds of rows that are alike in `by`."""
+    kinds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row[name] for name in by), []).append(row)
+    return [
+        dict(zip(by, kind, strict=True))
+        | {"seeds": len(mine)}
+        | {name: spread([r[name] for r in mine]) for name in mine[0] if name not in (*by, "seed")}
+        for kind, mine in kinds.items()
+    ]

@@ -4,12 +4,13 @@
     python -m benchmarks.guidance.boxes --coco coco128_boxes.zip --mobilenet mobilenet_v1_075_224
 
 Classes of Tiny ImageNet (single-label) and a COCO-style set (several labels): standard and B-cos
-networks, trained first without guidance, then with it at the input and at the end, by all boxes
-and by 10 % and 1 % of them; and by boxes that are 10, 25 and 50 % too large, with energy and L1,
-judged by exact ones. Networks start from scratch, the standard one on COCO from ImageNet weights
-where they are given. Each run stands in a file of its own below `--out`, so that a killed benchmark
-goes on where it was. Figures are of test photos; the epoch is chosen on validation photos, where
-the best may be missed by half a point or one standard error (`--tolerance`).
+networks, trained first without guidance, then as long again with it at the input and at the end, by
+all boxes and by 10 % and 1 % of them, with energy and L1, and without it, as a control; and by
+boxes that are 10, 25 and 50 % too large, judged by exact ones. Networks start from scratch, the
+standard one on COCO from ImageNet weights where they are given. Each run stands in a file of its
+own below `--out`, so that a killed benchmark goes on where it was. Figures are of test photos, mean
+and standard deviation over seeds; the epoch is chosen on validation photos, where the best may be
+missed by half a point or one standard error (`--tolerance`).
 """
 
 import argparse
@@ -21,11 +22,12 @@ from typing import Any
 
 from benchmarks._harness import Row, finish, parser
 from benchmarks.guidance._mobilenet import NAME, mobilenet_file
-from benchmarks.guidance._runs import baseline, guided, once
+from benchmarks.guidance._runs import baseline, guided, once, summary, unguided
 
 _LAYERS = ("input", "final")
 _FRACTIONS = (1.0, 0.1, 0.01)
 _DILATIONS = (0.1, 0.25, 0.5)
+_PARTS = ("energy", "none", "l1", "dilation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,32 +80,54 @@ def pretrained(weights: Path, folder: Path) -> Start:
 
 
 def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
-    """Classes of Tiny ImageNet from all over, with their boxes, as a folder."""
+    """Classes of Tiny ImageNet from all over, with their boxes, as a folder.
+
+    A fifth of the training photos is for the choice of the epoch, its validation photos judge.
+    """
 
     def write() -> Row:
         with zipfile.ZipFile(data) as archive:
-            lists = sorted(n for n in archive.namelist() if n.endswith("_boxes.txt"))
+            names = archive.namelist()
+            lists = sorted(name for name in names if name.endswith("_boxes.txt"))
             chosen = {Path(n).parts[-2] for n in lists[:: max(1, len(lists) // classes)][:classes]}
+            (listed,) = (name for name in names if name.endswith("val_annotations.txt"))
+            lines = [line.split() for line in archive.read(listed).decode().splitlines()]
+            tested = {words[0]: words[1] for words in lines if words[1] in chosen}
+            _write(folder / "photos" / "test" / "val_annotations.txt", "\n".join(
+                " ".join(words) for words in lines if words[0] in tested).encode())  # fmt: skip
             counts = dict.fromkeys(chosen, 0)
-            for name in archive.namelist():
-                parts = Path(name).parts
-                label = parts[2] if len(parts) > 3 and parts[1] == "train" else ""
-                if label not in chosen or name.endswith("/"):
-                    continue
-                if name.endswith(".JPEG"):
-                    counts[label] += 1
-                    if counts[label] > photos:
-                        continue
-                target = folder / "photos" / label / parts[-1]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(name))
+            for name in names:
+                place = _place(name, tested, counts, photos)
+                if place is not None:
+                    _write(folder / "photos" / place, archive.read(name))
         return {"classes": sorted(chosen)}
 
     once(folder, "photos", write)
     return folder / "photos"
 
 
-def recipe(options: argparse.Namespace, start: Start, data: Path) -> dict[str, Any]:
+def _place(name: str, tested: dict[str, str], counts: dict[str, int], photos: int) -> Path | None:
+    """Where a file of Tiny ImageNet goes, None where it is not wanted."""
+    file, parts = Path(name).name, Path(name).parts
+    if file in tested:
+        return Path("test", tested[file], file)
+    label = parts[2] if len(parts) > 3 and parts[1] == "train" else ""
+    if label not in counts or name.endswith("/"):
+        return None
+    if not name.endswith(".JPEG"):
+        return Path("train", label, file)
+    counts[label] += 1
+    if counts[label] > photos:
+        return None
+    return Path("validation" if counts[label] % 5 == 0 else "train", label, file)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def recipe(options: argparse.Namespace, start: Start, data: Path, seed: int) -> dict[str, Any]:
     """What all runs of one network have in common."""
     training = {
         "epochs": 2 if options.quick else start.epochs, "batch_size": 32,
@@ -112,7 +136,7 @@ def recipe(options: argparse.Namespace, start: Start, data: Path) -> dict[str, A
     return {
         "model": start.model, "data": str(data), "architecture": start.architecture,
         "annotations": str(data), "size": start.size, "device": options.device,
-        "training": training, "seed": options.seed, "tolerance": options.tolerance,
+        "training": training, "seed": seed, "tolerance": options.tolerance,
     }  # fmt: skip
 
 
@@ -121,11 +145,11 @@ def runs(
 ) -> list[Row]:
     """A row per guided run of one network."""
     folder = options.out / "boxes"
-    label = f"{name}-{kind}-{options.seed}"
+    label = f"{name}-{kind}-{base['seed']}"
     model = baseline(folder, f"{label}-baseline", base)
     epochs = 1 if options.quick else start.guided_epochs
     rows = []
-    for loss, layer, fraction, dilation in settings(options.quick, start.annotated):
+    for loss, layer, fraction, dilation in settings(options, start.annotated):
         training = base["training"] | {
             "loss": loss, "layer": layer, "learning_rate": 0.3 * start.rate, "epochs": epochs,
             "evaluate_every": 25,
@@ -136,31 +160,41 @@ def runs(
             "model": model, "architecture": {}, "training": training, "fraction": fraction,
             "weights": options.weights or [start.weight], "dilation": dilation,
         }  # fmt: skip
+        if loss == "none":
+            run = unguided(run)
         found = guided(folder, f"{label}-{loss}-{layer}-{fraction:g}-{dilation:g}", run)
-        rows.append(_row(name, kind, loss, layer, fraction, dilation, found))
+        told = {"data": name, "network": kind, "loss": loss, "layer": layer, "boxes": fraction}
+        rows.append(told | {"dilation": dilation, "seed": base["seed"]} | _figures(found))
     return rows
 
 
-def settings(quick: bool, fractions: Sequence[float]) -> list[tuple[str, str, float, float]]:
+def settings(
+    options: argparse.Namespace, fractions: Sequence[float]
+) -> list[tuple[str, str, float, float]]:
     """Loss, layer, share of the boxes, dilation."""
-    if quick:
+    if options.quick:
         return [("energy", "final", 1.0, 0.0), ("energy", "final", 0.1, 0.0)]
-    by_fraction = [("energy", layer, part, 0.0) for part in fractions for layer in _LAYERS]
-    exact = [("l1", layer, 1.0, 0.0) for layer in _LAYERS]
-    dilated = [(loss, "input", 1.0, grown) for grown in _DILATIONS for loss in ("energy", "l1")]
-    return by_fraction + exact + dilated
+    parts = {
+        "energy": [("energy", layer, part, 0.0) for part in fractions for layer in _LAYERS],
+        "none": [("none", layer, 1.0, 0.0) for layer in _LAYERS],
+        "l1": [("l1", layer, 1.0, 0.0) for layer in _LAYERS],
+        "dilation": [
+            (loss, "input", 1.0, grown) for grown in _DILATIONS for loss in ("energy", "l1")
+        ],
+    }
+    return [setting for part in options.parts for setting in parts[part]]
 
 
-def _row(
-    data: str, kind: str, loss: str, layer: str, fraction: float, dilation: float, found: Row
-) -> Row:
+def _figures(found: Row) -> Row:
     before, after = found["before"], found["after"]
     main = "f1" if "f1" in after else "accuracy"
+    shown = {"score": main, "EPG": "epg", "IoU": "iou"}
     return {
-        "data": data, "network": kind, "loss": loss, "layer": layer, "boxes": fraction,
-        "dilation": dilation, "weight": found["weight"], "score before": before[main],
-        "score after": after[main], "EPG before": before["epg"], "EPG after": after["epg"],
-        "chance": after["epg_chance"], "IoU before": before["iou"], "IoU after": after["iou"],
+        f"{name} {when}": figures[key] for name, key in shown.items()
+        for when, figures in (("before", before), ("after", after))
+    } | {  # fmt: skip
+        "score gained": after[main] - before[main], "EPG gained": after["epg"] - before["epg"],
+        "chance": after["epg_chance"],
     }  # fmt: skip
 
 
@@ -173,7 +207,8 @@ def main() -> None:
     made.add_argument("--networks", nargs="+", default=list(TINY), choices=list(TINY))
     made.add_argument("--weights", type=float, nargs="+", help="λ; default: of each network")
     made.add_argument("--tolerance", type=float, help="of classification; default: see above")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--parts", nargs="+", default=_PARTS, choices=_PARTS, help="which runs")
+    made.add_argument("--seeds", type=int, nargs="+", default=[0])
     made.add_argument("--quick", action="store_true", help="minutes on one core")
     made.add_argument("--device", default="cpu")
     options = made.parse_args()
@@ -185,15 +220,18 @@ def main() -> None:
     if options.coco is not None:
         known = {"standard": pretrained(options.mobilenet, folder)} if options.mobilenet else {}
         worlds.append(("coco", options.coco, COCO | known, {"task": "multi"}))
-    for name, data, starts, more in worlds:
-        for kind in options.networks:
-            start = starts[kind]
-            rows += runs(options, kind, name, start, recipe(options, start, data) | more)
+    for seed in options.seeds:
+        for name, data, starts, more in worlds:
+            for kind in options.networks:
+                start = starts[kind]
+                rows += runs(options, kind, name, start, recipe(options, start, data, seed) | more)
+    tables = summary(rows, ("data", "network", "loss", "layer", "boxes", "dilation"))
     gains = {
-        f"{r['data']} {r['network']} {r['loss']} {r['layer']} {r['boxes']:g} {r['dilation']:g}":
-        r["EPG after"] - r["EPG before"] for r in rows
+        " ".join(str(row[name]) for name in ("data", "network", "loss", "layer", "boxes")):
+        float(row["EPG gained"].split()[0]) for row in tables if not row["dilation"]
     }  # fmt: skip
-    finish("guidance-boxes", rows, gains, options, notes={"ratios": "gain in EPG, a share"})
+    finish("guidance-boxes", tables, gains, options,
+           notes={"ratios": "gain in EPG, points", "runs": rows})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import Row, finish, parser
-from benchmarks.guidance._runs import baseline, guided, spread
+from benchmarks.guidance._runs import baseline, guided, summary, unguided
 from dncbm.guidance.candidates import TOLERANCE
 
 
@@ -43,17 +43,16 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
         base = recipe(options, seed)
         start = baseline(folder, f"baseline-{seed}", base)
         for loss in options.losses.split(","):
-            control = loss == "none"
             training = base["training"] | {
-                "loss": "energy" if control else loss, "layer": options.layer,
-                "learning_rate": 0.3 * options.rate,
+                "loss": loss, "layer": options.layer, "learning_rate": 0.3 * options.rate,
             }  # fmt: skip
             run = base | {
                 "model": start, "architecture": {}, "training": training,
-                "weights": [0.0] if control else options.weights,
-                "tolerance": None if control else TOLERANCE,
-                "fraction": options.fraction, "dilation": options.dilation,
+                "weights": options.weights, "fraction": options.fraction,
+                "dilation": options.dilation,
             }  # fmt: skip
+            if loss == "none":
+                run = unguided(run)
             name = f"{loss}-{options.layer}-{options.fraction:g}-{options.dilation:g}-{seed}"
             rows.append({"loss": loss, "seed": seed, **_flat(guided(folder, name, run))})
     return rows
@@ -62,17 +61,6 @@ def guided_runs(options: argparse.Namespace) -> list[Row]:
 def _flat(found: Row) -> Row:
     names = ("worst_group", "accuracy", "epg", "iou")
     return {f"{name} {when}": found[when][name] for when in ("before", "after") for name in names}
-
-
-def summary(rows: list[Row], by: str) -> list[Row]:
-    """Mean ± standard deviation over seeds."""
-    found = []
-    for kind in dict.fromkeys(row[by] for row in rows):
-        mine = [row for row in rows if row[by] == kind]
-        names = [name for name in mine[0] if name not in (by, "seed")]
-        found.append({by: kind, "seeds": len(mine)}
-                     | {name: spread([row[name] for row in mine]) for name in names})  # fmt: skip
-    return found
 
 
 def main() -> None:
@@ -96,7 +84,7 @@ def main() -> None:
     if options.quick:
         options.seeds, options.losses, options.weights = 1, "energy", [1.0]
     rows = guided_runs(options)
-    tables = summary(rows, "loss")
+    tables = summary(rows, ("loss",))
     gains = {
         f"{kind}: worst group gained": float(
             np.mean([r["worst_group after"] - r["worst_group before"]
