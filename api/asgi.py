@@ -67,6 +67,7 @@ def assemble(settings: Settings) -> FastAPI:
     registry = open_registry(
         settings.model_dir,
         drift.watching(encoders.load) if drift else encoders.load,
+        keep=encoders.keep,
         store=RegistryStore(database, settings.model_dir),
         lazy=settings.lazy,
     )

@@ -1,7 +1,8 @@
 """Encoders that are loaded once, whatever the number of models that were made with them."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ ALIASES = {"onnx": "onnxruntime"}
 _SAMPLE = 64
 _COMPARED = 16
 """Of these, for a graph that was compared on other pixels before."""
+_LAST_REQUESTS = 300.0
+"""Seconds that requests may go on with a model that has gone."""
 _LONG_JOB = 10_000_000
 """A service never ends, so a calibration always pays."""
 
@@ -88,6 +91,20 @@ class SharedEncoders:
         with threads_of(Streams(1, 1)):  # so that the batcher's are the only ones
             shared = self._shared(load_manifest(path / "cbm", "cbm"), path)
             return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
+
+    def keep(self, predictors: Sequence[Any]) -> None:
+        """Let go of the encoders that none of these uses; requests under way are still answered.
+
+        Not to be called while a model is loaded, whose encoder would seem to be nobody's.
+        """
+        used = {id(predictor.encoder) for predictor in predictors}
+        for name, shared in list(self._by_spec.items()):
+            if id(shared.encoder) not in used:
+                del self._by_spec[name]
+                logger.info("Encoder %s: no model uses it any more", shared.encoder.spec)
+                closing = threading.Timer(_LAST_REQUESTS, shared.batcher.close)
+                closing.daemon = True
+                closing.start()
 
     def _shared(self, cbm: "Manifest", model: Path) -> SharedEncoder:
         from dncbm.encoders.carried import candidates

@@ -97,6 +97,7 @@ class Registry:
         models: already loaded.
         store: where other models and aliases are found, also those of jobs that finish later.
         load: reads a model directory; needed with a store.
+        keep: told all predictors in memory once another has gone; never while one is loaded.
     """
 
     def __init__(
@@ -105,9 +106,12 @@ class Registry:
         *,
         store: RegistryStore | None = None,
         load: "Load | None" = None,
+        keep: "Keep | None" = None,
     ) -> None:
         self.store = store
         self._load = load
+        self._keep = keep
+        self._has_gone = False  # one that `keep` was not told of yet
         self._models = {model.id: model for model in models}
         self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
         self._known: set[str] = set()  # ids of the store that can be loaded
@@ -209,6 +213,11 @@ class Registry:
         """What the store says is ready, without loading any of it; drops what vanished."""
         records = [] if self.store is None else self.store.models()
         self._drop({record.id for record in records if record.state == "missing"})
+        if self._loading.acquire(blocking=False):  # else at the next look
+            try:
+                self._tell_keep()
+            finally:
+                self._loading.release()
         ready = [record for record in records if record.state == "ready"]
         with self._lock:
             self._known = {record.id for record in ready}
@@ -243,20 +252,30 @@ class Registry:
                     raise
                 raise ArtifactError(f"{path} cannot be loaded: {error}") from error
             with self._lock:
+                self._has_gone |= record.id in self._models
                 self._models[record.id] = made
                 self._versions[record.id] = record.cbm
                 self._refused.pop(record.id, None)
             self._on_model(made)
+            self._tell_keep()
             return made
+
+    def _tell_keep(self) -> None:
+        """Say what is still in memory if anything has gone; under the lock of loading."""
+        if self._has_gone and self._keep is not None:
+            self._has_gone = False
+            self._keep([model.predictor for model in self.loaded])
 
     def _drop(self, missing: set[str]) -> None:
         with self._lock:
             for model_id in missing & self._versions.keys():
                 self._models.pop(model_id, None)
                 del self._versions[model_id]
+                self._has_gone = True
 
 
 Load = Callable[[Path], ServedPredictor]
+Keep = Callable[[Sequence[ServedPredictor]], None]
 
 
 def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> ServedModel:
@@ -265,13 +284,19 @@ def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> Served
 
 
 def open_registry(
-    root: Path, load: Load, *, store: RegistryStore | None = None, lazy: bool = False
+    root: Path,
+    load: Load,
+    *,
+    keep: Keep | None = None,
+    store: RegistryStore | None = None,
+    lazy: bool = False,
 ) -> Registry:
     """Load the model at `root`, or every model one level below it.
 
     Args:
         root: a model directory, or a folder of several.
         load: reads one.
+        keep: see `Registry`.
         store: of the same root; gives ids that stay, aliases, and models of later jobs.
         lazy: with a store, load a model when it is first asked for, alone or in a list.
 
@@ -280,7 +305,7 @@ def open_registry(
         ArtifactError: there are model directories, and none of them is whole.
     """
     if store is not None:
-        return _open_store(root, load, store, lazy)
+        return _open_store(root, Registry(store=store, load=load, keep=keep), store, lazy)
     paths = find_models(root)
     ids = unique_slugs([path.name for path in paths])
     return Registry(
@@ -288,14 +313,13 @@ def open_registry(
     )
 
 
-def _open_store(root: Path, load: Load, store: RegistryStore, lazy: bool) -> Registry:
+def _open_store(root: Path, registry: Registry, store: RegistryStore, lazy: bool) -> Registry:
     found = store.scan()
     for place, reason in found.refused.items():
         logger.warning("%s is not served: %s", place, reason)
     if not found.models:
         find_models(root)  # says so where there is none at all
         raise ArtifactError(next(iter(found.refused.values()), f"No model in {root} is whole."))
-    registry = Registry(store=store, load=load)
     registry.tell_damaged(found.refused)
     if lazy:
         registry.look()

@@ -235,6 +235,8 @@ class Predictor:
     def _name(self, concepts: tuple[int, ...]) -> str:
         """What they are all called, else the first one's name without its detail."""
         first = self.dictionary.names[concepts[0]].name
+        if len(concepts) == 1:
+            return first
         same = all(self.dictionary.names[concept].name == first for concept in concepts)
         return first if same else self._base_names[concepts[0]]
 

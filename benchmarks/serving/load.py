@@ -167,9 +167,9 @@ class Bare:
 
     def _after_the_encoder(self) -> dict[str, float]:
         """What codes, logits and exact accounts cost, as a share of the encoder's time."""
-        torch.set_num_threads(1)
         encode = self._encode
         notes = {"bare_eager_ms": round(1000 * self._quicker(self._one_eager, 2.0), 2)}
+        torch.set_num_threads(1)  # processor time by processor time
         for batch in (1, _BATCH):
             pixels, rows = self._pixels[:batch], self._embeddings[:batch]
 

@@ -1,5 +1,6 @@
 """The linear head over codes, and the exact account of what each concept adds to a logit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -178,21 +179,24 @@ def _account(
     shift = _GRID_BITS - exponent
     steps = np.rint(np.ldexp(products, shift))
     bias_steps = float(np.rint(np.ldexp(bias, shift)))
+    members: Iterable[np.ndarray]
     if groups is None:
-        members, sums = _largest(steps, top)
+        places, sums = _largest(steps, top)
+        members = places[:, None]
+        summed, means = codes[places], weights[places]
     else:
         members, sums = _largest_groups(steps, groups[active], top)
-    contributions = np.ldexp(sums, -shift)
-    places = np.array([some[0] for some in members], dtype=np.int64)
-    summed = np.array([codes[some].sum() for some in members])
-    merged = np.array([len(some) > 1 for some in members], dtype=bool)
+        places = np.array([some[0] for some in members], dtype=np.int64)
+        summed = np.array([codes[some].sum() for some in members])
+        merged = np.array([len(some) > 1 for some in members], dtype=bool)
+        means = np.divide(np.ldexp(sums, -shift), summed, out=weights[places], where=merged)
     logit_steps = bias_steps + float(steps.sum())
     remainder_steps = logit_steps - bias_steps - float(sums.sum())
     return LogitAccount(
         concepts=active[places],
         codes=summed,
-        weights=np.divide(contributions, summed, out=weights[places], where=merged),
-        contributions=contributions,
+        weights=means,
+        contributions=np.ldexp(sums, -shift),
         members=tuple(tuple(active[some].tolist()) for some in members),
         bias=float(np.ldexp(bias_steps, -shift)),
         remainder=float(np.ldexp(remainder_steps, -shift)),
@@ -202,10 +206,10 @@ def _account(
 
 def _largest(
     steps: Float64[np.ndarray, " c"], top: int
-) -> tuple[list[np.ndarray], Float64[np.ndarray, " top"]]:
-    """As `_largest_groups` where each concept is a group."""
+) -> tuple[Int[np.ndarray, " top"], Float64[np.ndarray, " top"]]:
+    """As `_largest_groups` where each concept is a group of itself."""
     listed = np.argsort(-np.abs(steps), kind="stable")[: min(top, np.count_nonzero(steps))]
-    return list(listed[:, None]), steps[listed]
+    return listed, steps[listed]
 
 
 def _largest_groups(

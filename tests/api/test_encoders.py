@@ -12,7 +12,7 @@ from api.asgi import application
 from api.encoders import SharedEncoders, batcher_of, serving_details
 from dncbm.encoders import calibrate
 from dncbm.encoders.backends import base, pytorch
-from dncbm.errors import InvalidInput, UnknownName
+from dncbm.errors import InvalidInput, Unavailable, UnknownName
 from dncbm.predictor import Predictor
 from tests.api.conftest import client_for
 from tests.api.fakes import FakePredictor, photo
@@ -37,6 +37,27 @@ def test_models_share_an_encoder_of_the_same_weights(two_models: Path) -> None:
     assert details["model_bytes"] > sum(tensor.nbytes for tensor in tensors)
     assert details["encoder_bytes"] > sum(p.nbytes for p in a.encoder.image_tower().parameters())
     assert serving_details(FakePredictor()) == {}
+
+
+def test_an_encoder_that_no_model_uses_is_let_go(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = SharedEncoders("cpu")
+    a, b = encoders.load(two_models / "a"), encoders.load(two_models / "b")
+    image = torch.zeros(1, 3, *a.encoder.image_size)
+    encoders.keep([b])
+    assert encoders.load(two_models / "a").encoder is a.encoder
+    encoders.keep([])
+    assert len(batcher_of(a)(image)) == 1  # requests under way are still answered
+    assert encoders.load(two_models / "a").encoder is not a.encoder
+    monkeypatch.setattr("api.encoders._LAST_REQUESTS", 0.0)
+    last = encoders.load(two_models / "a")
+    encoders.keep([])
+    for timer in [t for t in threading.enumerate() if isinstance(t, threading.Timer)]:
+        if timer.interval == 0:
+            timer.join(10)
+    with pytest.raises(Unavailable, match="shutting down"):
+        batcher_of(last)(image)
 
 
 def test_served_from_the_environment(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

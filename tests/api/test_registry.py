@@ -115,6 +115,30 @@ def test_a_model_that_is_made_again_is_loaded_again(store: RegistryStore) -> Non
     assert load.loaded == ["birds", "shoes", "birds"]
 
 
+def test_what_is_still_used_is_told_once_a_model_has_gone(store: RegistryStore) -> None:
+    told: list[list[object]] = []
+    registry = open_registry(
+        store.root, Loader(), store=store, keep=lambda found: told.append(list(found))
+    )
+    registry.refresh()
+    assert told == []
+    first, shoes = (registry.model(name).predictor for name in ("birds", "shoes"))
+    write_model(store.root / "birds", content="other")
+    store.register(store.root / "birds")
+    registry.refresh()
+    second = registry.model("birds").predictor
+    assert second is not first
+    assert told == [[second, shoes]]
+    shutil.rmtree(store.root / "birds")
+    store.scan()
+    with registry._loading:
+        registry.look()  # a model is being loaded: its encoder is nobody's yet
+    assert len(told) == 1
+    registry.look()
+    registry.look()
+    assert told[1:] == [[shoes]]
+
+
 def test_what_is_added_stays_until_its_model_is_made_again(store: RegistryStore) -> None:
     registry = open_registry(store.root, Loader(), store=store)
     edited = serve_model("birds", store.root / "birds", FakePredictor())
