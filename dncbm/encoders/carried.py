@@ -6,12 +6,15 @@ the encoders which that one was made of. Whatever is opened is compared with the
 was recorded, so a copy is never believed.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from dncbm.artifacts import MANIFEST, Manifest, load_manifest
 from dncbm.encoders.spec import BCOS, GUIDED, MINI
 from dncbm.errors import ArtifactError
+
+_log = logging.getLogger(__name__)
 
 KIND_OF: Mapping[str, str] = {BCOS: "bcos", GUIDED: "guided", "trained": "encoder"}
 """Kind of the artifact, which is its name within a directory, by the scheme of the encoder."""
@@ -41,6 +44,8 @@ def candidates(spec: str, model: Path, own: Path | None = None) -> tuple[str, ..
 def carried(spec: str, model: Path) -> dict[str, Path]:
     """The artifacts of an encoder and of those that it was made of, by kind.
 
+    Weights in other files of this machine are not among them; a warning says so.
+
     Args:
         spec: as the model in the directory `model` names it.
         model: where copies may lie, if the originals are gone.
@@ -63,7 +68,19 @@ def carried(spec: str, model: Path) -> dict[str, Path]:
         found[kind] = path
         manifest = load_manifest(path, kind)  # type: ignore[arg-type]  # kinds by `KIND_OF`
         spec, model = _base_of(manifest), path.parent
+    if (files := _own_files(spec)) is not None:
+        _log.warning(
+            "The encoder %s lies in files of this machine that are not copied. Where the model is "
+            "opened, %s must be there as well, at the same place.", spec, files,
+        )  # fmt: skip
     return found
+
+
+def _own_files(spec: str) -> str | None:
+    """The folder or the file that open_clip reads the weights from, where it is of this machine."""
+    name, _, rest = spec.partition(":")
+    place = rest if name == "local-dir" else rest.rpartition("@")[2]
+    return place if rest and Path(place).expanduser().exists() else None
 
 
 def _named(spec: str) -> tuple[str | None, Path | None]:

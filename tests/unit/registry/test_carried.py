@@ -58,6 +58,26 @@ def student(model: Path) -> Path:
     return model.parents[1] / "student"
 
 
+@pytest.mark.parametrize(
+    ("spec", "is_told"),
+    [
+        ("local-dir:{0}", True),
+        ("ViT-B-32:{0}/weights.safetensors", True),
+        ("ViT-B-32:openai@{0}/weights.safetensors", True),
+        ("ViT-B-32:openai", False),
+        ("hf-hub:org/name", False),
+        ("mini", False),
+    ],
+)
+def test_weights_that_stay_behind_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spec: str, is_told: bool
+) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    assert carried(spec.format(tmp_path), tmp_path) == {}
+    assert ("at the same place" in caplog.text) == is_told
+    assert (str(tmp_path) in caplog.text) == is_told
+
+
 @pytest.mark.parametrize("form", ["bundle.zip", "bundle"])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_opens_where_its_encoder_is_not(
