@@ -1,30 +1,23 @@
 """What browsing computes: lazily, once per model, by one request while others wait for it."""
 
 import hashlib
-import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from api.errors import NotFound
+from api.layouts import Layout
 from api.limits import InferenceLimiter
 from api.registry import ServedModel
 from api.settings import ServiceOptions
-from dncbm.artifacts import read_json, write_json
-from dncbm.errors import ArtifactError, Unavailable
 
 if TYPE_CHECKING:  # heavy: imported when something is computed
-    from dncbm.naming.map import ConceptMap
     from dncbm.probe.evaluate import Evaluation
     from dncbm.report.browse import ImageSample, ModelImages
 
-logger = logging.getLogger(__name__)
-
 _T = TypeVar("_T")
-_METHODS = ("pca", "pca+tsne")
 
 
 class Once(Generic[_T]):
@@ -96,7 +89,7 @@ class ModelBrowser:
         """
         return self._evaluation.get()
 
-    def map(self) -> "ConceptMap":
+    def map(self) -> Layout:
         """Places of the concepts, from the disk where they were computed before."""
         return self._map.get()
 
@@ -108,46 +101,8 @@ class ModelBrowser:
         except EmbeddingsMissing as error:
             raise NotFound(str(error)) from error
 
-    def _lay_out(self) -> "ConceptMap":
-        from dncbm.naming.map import concept_map
-
-        directions = np.asarray(self.predictor.dictionary.directions.detach().cpu())
-        kept = None if self._state is None else _map_file(self._state, directions)
-        found = None if kept is None else _read_map(kept, len(directions))
-        if found is None:
-            found = concept_map(directions)
-            if kept is not None:
-                _keep_map(kept, found)
-        return found
-
-
-def _map_file(state: Path, directions: np.ndarray) -> Path:
-    digest = hashlib.sha256(np.ascontiguousarray(directions).tobytes()).hexdigest()
-    return state / "maps" / f"{digest}.json"
-
-
-def _read_map(file: Path, count: int) -> "ConceptMap | None":
-    """The map in a file; None where there is none that fits."""
-    from dncbm.naming.map import ConceptMap
-
-    try:
-        data = read_json(file) if file.is_file() else {}
-        places = np.array(data.get("places", []), dtype=np.float64)
-    except (ArtifactError, ValueError, AttributeError):
-        return None
-    fits = places.shape == (count, 2) and np.isfinite(places).all()
-    return ConceptMap(method=data["method"], places=places) if fits and _is_map(data) else None
-
-
-def _is_map(data: dict[str, Any]) -> bool:
-    return data.get("method") in _METHODS
-
-
-def _keep_map(file: Path, found: "ConceptMap") -> None:
-    try:
-        write_json(file, {"method": found.method, "places": found.places.tolist()})
-    except Unavailable as error:
-        logger.info("The map of concepts is kept in memory only. %s", error)
+    def _lay_out(self) -> Layout:
+        return Layout(np.asarray(self.predictor.dictionary.directions.detach().cpu()), self._state)
 
 
 def version_of(model: ServedModel) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
-from api.browse import Browsers, ModelBrowser
+from api.browse import Browsers
 from api.registry import ServedModel
 from api.service import get_dictionary, get_model
 
@@ -52,8 +52,8 @@ def has_current(request: Request, tag: str) -> bool:
     return tag in (item.removeprefix("W/") for item in given)
 
 
-def _mark(request: Request, response: Response, browser: ModelBrowser) -> None:
-    headers = {"ETag": tag_of(request, browser.version), "Cache-Control": CACHE}
+def _mark(request: Request, response: Response, version: str) -> None:
+    headers = {"ETag": tag_of(request, version), "Cache-Control": CACHE}
     if has_current(request, headers["ETag"]):
         raise NotModified(headers)
     response.headers.update(headers)
@@ -66,7 +66,7 @@ def tag_model(
     browsers: BrowsersDep,
 ) -> None:
     """Give the answer about a model its entity tag."""
-    _mark(request, response, browsers.of(model))
+    _mark(request, response, browsers.of(model).version)
 
 
 def tag_dictionary(
@@ -76,8 +76,21 @@ def tag_dictionary(
     browsers: BrowsersDep,
 ) -> None:
     """Give the answer about a dictionary its entity tag."""
-    _mark(request, response, browsers.of(dictionary))
+    _mark(request, response, browsers.of(dictionary).version)
+
+
+def tag_map(
+    request: Request,
+    response: Response,
+    dictionary: Annotated[ServedModel, Depends(get_dictionary)],
+    browsers: BrowsersDep,
+) -> None:
+    """Give the map of a dictionary its entity tag, another one while it is rough."""
+    browser = browsers.of(dictionary)
+    rough = "" if browser.map().is_final else " rough"
+    _mark(request, response, browser.version + rough)
 
 
 ModelTag = Depends(tag_model)
 DictionaryTag = Depends(tag_dictionary)
+MapTag = Depends(tag_map)

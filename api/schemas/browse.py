@@ -76,6 +76,7 @@ class MapOut(_Schema):
     """Concepts on a plane, as parallel lists; places in [-1, 1]."""
 
     method: str = Field(examples=["pca+tsne"])
+    is_final: bool = Field(description="False: a better map is being computed, ask again.")
     concepts: list[int]
     names: list[str]
     x: list[float]

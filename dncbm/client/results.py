@@ -206,9 +206,10 @@ class SimilarImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConceptMap:
-    """Concepts on a plane, as parallel lists."""
+    """Concepts on a plane, as parallel lists; a better one is being computed unless `is_final`."""
 
     method: str
+    is_final: bool
     concepts: tuple[int, ...]
     names: tuple[str, ...]
     x: tuple[float, ...]

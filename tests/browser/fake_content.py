@@ -33,6 +33,7 @@ class Content:
 
     def __init__(self, size: int = 40) -> None:
         self.size = size
+        self.is_laid_out = True
         draw = np.random.default_rng(3)
         self.weights = draw.normal(size=(len(CLASSES), size))
         self.bias = np.array([0.25, -0.5, 0.125, 0.0])
@@ -213,7 +214,8 @@ class Content:
 
     def plane(self) -> dict[str, Any]:
         return {
-            "method": "pca",
+            "method": "pca+tsne" if self.is_laid_out else "pca",
+            "is_final": self.is_laid_out,
             "concepts": list(range(self.size)),
             "names": [self.name(index) for index in range(self.size)],
             "x": self.places[0].tolist(),

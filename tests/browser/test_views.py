@@ -62,6 +62,24 @@ def test_the_map_is_listed_zoomed_and_opened(open_page: Open) -> None:
     page.sees("sneaker", "h1")
 
 
+def test_a_better_map_is_offered_once_it_is_there(open_page: Open) -> None:
+    fake = FakeService()
+    fake.content.is_laid_out = False
+    page = open_page(fake, "#/map")
+    page.sees("40 concepts in sight")
+    page.sees("Better ones are being computed")
+    page.labelled("Word").send_keys("sneaker")
+    page.sees("1 concept in sight")
+    fake.content.is_laid_out = True
+    page.sees("A better map is ready.")
+    page.sees("1 concept in sight")
+    page.press("Show it")
+    page.sees("placed by pca+tsne")
+    page.sees("1 concept in sight")
+    assert page.labelled("Word").get_attribute("value") == "sneaker"
+    assert "better map" not in page.text("main")
+
+
 def test_pointing_into_the_map(open_page: Open) -> None:
     page = open_page(FakeService(), "#/map")
     page.sees("40 concepts in sight")

@@ -1,7 +1,7 @@
 // Map: the dictionary on a plane. Points are drawn on a canvas; the list beside it holds the
 // concepts in sight, so that everything can be reached by keyboard.
 
-import { get, offers, part } from "./api.js";
+import { aborted, get, offers, part, pause } from "./api.js";
 import { button, conceptLabel, debounce, field, h, hint, percent, plural, put } from "./dom.js";
 import { exampleImages } from "./photo.js";
 import { Plane } from "./plane.js";
@@ -9,6 +9,7 @@ import * as router from "./router.js";
 
 export const title = "Map";
 const LISTED = 60;
+const AGAIN = 3000;
 
 export async function mount(root, context) {
   root.append(h("h1", {}, title));
@@ -17,14 +18,41 @@ export async function mount(root, context) {
     return;
   }
   const { dictionary } = context.model;
-  const found = await get(`/v1/dictionaries/${part(dictionary)}/map`, {}, context.signal);
-  new MapView(root, context, found).draw();
+  const read = () => get(`/v1/dictionaries/${part(dictionary)}/map`, {}, context.signal);
+  const found = await read();
+  const view = new MapView(root, context, found, context.route.query.get("q") ?? "");
+  view.draw();
+  if (!found.is_final) better(view, read);
+}
+
+// Waits for the better map, and offers it: nothing moves under the hands of who uses this one.
+async function better(view, read) {
+  const { root, context } = view;
+  const note = hint("These places are rough. Better ones are being computed, which takes up to a minute.");
+  note.setAttribute("role", "status");
+  root.append(note);
+  try {
+    for (;;) {
+      await pause(AGAIN);
+      if (context.signal.aborted) return;
+      const found = await read();
+      if (!found.is_final) continue;
+      const show = () => {
+        put(root, h("h1", {}, title));
+        new MapView(root, context, found, view.word).draw();
+        root.querySelector("canvas").focus();
+      };
+      put(note, "A better map is ready. ", button("Show it", show));
+      return;
+    }
+  } catch (error) {
+    if (!aborted(error)) put(note, "A better map could not be read. Open this view again later.");
+  }
 }
 
 class MapView {
-  constructor(root, context, found) {
-    Object.assign(this, { root, context, found });
-    this.word = context.route.query.get("q") ?? "";
+  constructor(root, context, found, word) {
+    Object.assign(this, { root, context, found, word });
     this.list = h("ol", { class: "in-sight" });
     this.summary = h("p", { class: "hint", role: "status" });
     this.card = h("div", { class: "map-card" });

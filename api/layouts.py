@@ -1,0 +1,99 @@
+"""Where the concepts of a dictionary lie on a plane: roughly at once, and well once computed."""
+
+import hashlib
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dncbm.artifacts import read_json, write_json
+from dncbm.encoders.streams import step_back
+from dncbm.errors import ArtifactError, Unavailable
+
+if TYPE_CHECKING:  # heavy: imported when something is computed
+    from dncbm.naming.map import ConceptMap
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 300
+"""So many concepts take half a second; 8,000 take most of a minute."""
+_METHODS = ("pca", "pca+tsne")
+_NICE = 10
+_turn = threading.Lock()
+"""One layout at a time, however many models are looked at."""
+
+
+class Layout:
+    """The map of one dictionary. What takes long is computed by a thread behind all others.
+
+    Args:
+        directions: (c, d), unit norm.
+        state: folder in which maps are kept, if there is one.
+    """
+
+    def __init__(self, directions: np.ndarray, state: Path | None) -> None:
+        from dncbm.naming.map import MOST_FOR_TSNE, concept_map, rough_map
+
+        self._directions = directions
+        self._kept = None if state is None else _file(state, directions)
+        found = self._read()
+        self.is_final = found is not None or not AT_ONCE < len(directions) <= MOST_FOR_TSNE
+        """False while a better map is being computed."""
+        if found is None:
+            found = concept_map(directions) if self.is_final else rough_map(directions)
+            if self.is_final:
+                self._keep(found)
+        self.best: ConceptMap = found
+        """The places as they are known now."""
+        if not self.is_final:
+            threading.Thread(target=self._improve, name="layout", daemon=True).start()
+
+    def _improve(self) -> None:
+        from dncbm.naming.map import concept_map
+
+        step_back(_NICE)
+        try:
+            with _turn:
+                found = self._read()  # by the turn before, of the same directions
+                if found is None:
+                    found = concept_map(self._directions)
+                    self._keep(found)
+                self.best = found
+        except Exception:  # no memory, say: places by PCA are right, too
+            logger.exception("The map of %d concepts stays rough", len(self._directions))
+        self.is_final = True
+
+    def _read(self) -> "ConceptMap | None":
+        return None if self._kept is None else _read(self._kept, len(self._directions))
+
+    def _keep(self, found: "ConceptMap") -> None:
+        if self._kept is None:
+            return
+        try:
+            write_json(self._kept, {"method": found.method, "places": found.places.tolist()})
+        except Unavailable as error:
+            logger.info("The map of concepts is kept in memory only. %s", error)
+
+
+def _file(state: Path, directions: np.ndarray) -> Path:
+    digest = hashlib.sha256(np.ascontiguousarray(directions).tobytes()).hexdigest()
+    return state / "maps" / f"{digest}.json"
+
+
+def _read(file: Path, count: int) -> "ConceptMap | None":
+    """The map in a file; None where there is none that fits."""
+    from dncbm.naming.map import ConceptMap
+
+    try:
+        data = read_json(file) if file.is_file() else {}
+        places = np.array(data.get("places", []), dtype=np.float64)
+    except (ArtifactError, ValueError, AttributeError):
+        return None
+    fits = places.shape == (count, 2) and np.isfinite(places).all()
+    return ConceptMap(method=data["method"], places=places) if fits and _is_map(data) else None
+
+
+def _is_map(data: dict[str, Any]) -> bool:
+    return data.get("method") in _METHODS
