@@ -177,6 +177,7 @@ class Predictor:
             self.on_codes(codes)
         return found
 
+    @inference_mode()
     def predict_codes(
         self,
         codes: Float[Tensor, "n c"],
@@ -196,16 +197,17 @@ class Predictor:
         logits = probe.logits(codes)
         probabilities = (logits / self.cbm.temperature_for(nec)).softmax(dim=1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :top_classes].tolist()
+        rows = codes.detach().cpu().double()  # at once rather than one by one
         return [
             [
                 self._prediction(
                     probe.contributions(row, index, top_contributions, groups),
                     index,
-                    float(p[index]),
+                    p[index],
                 )
                 for index in best
             ]
-            for row, p, best in zip(codes, probabilities, order, strict=True)
+            for row, p, best in zip(rows, probabilities.tolist(), order, strict=True)
         ]
 
     def _prediction(self, account: LogitAccount, index: int, probability: float) -> Prediction:

@@ -1,5 +1,6 @@
 """The linear head over codes, and the exact account of what each concept adds to a logit."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
@@ -169,16 +170,16 @@ def _account(
     groups: Int[np.ndarray, " c"] | None,
     top: int,
 ) -> LogitAccount:
-    active = np.flatnonzero(codes)  # a few of many; all that follows costs by their number
+    (active,) = codes.nonzero()  # a few of many; all that follows costs by their number
     codes, weights = codes[active], weights[active]
     products = codes * weights
     # A grid on which all partial sums are exact: total < 2**exponent, so every value is an
     # integer below 2**51 times the grid, and sums stay below 2**53.
     total = abs(bias) + float(np.abs(products).sum())
-    exponent = max(int(np.frexp(total)[1]), _SMALLEST_EXPONENT)
+    exponent = max(math.frexp(total)[1], _SMALLEST_EXPONENT)
     shift = _GRID_BITS - exponent
     steps = np.rint(np.ldexp(products, shift))
-    bias_steps = float(np.rint(np.ldexp(bias, shift)))
+    bias_steps = float(round(math.ldexp(bias, shift)))
     members: Iterable[np.ndarray]
     if groups is None:
         places, sums = _largest(steps, top)
@@ -198,9 +199,9 @@ def _account(
         weights=means,
         contributions=np.ldexp(sums, -shift),
         members=tuple(tuple(active[some].tolist()) for some in members),
-        bias=float(np.ldexp(bias_steps, -shift)),
-        remainder=float(np.ldexp(remainder_steps, -shift)),
-        logit=float(np.ldexp(logit_steps, -shift)),
+        bias=math.ldexp(bias_steps, -shift),
+        remainder=math.ldexp(remainder_steps, -shift),
+        logit=math.ldexp(logit_steps, -shift),
     )
 
 
