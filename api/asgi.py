@@ -67,10 +67,10 @@ def assemble(settings: Settings) -> FastAPI:
     registry = open_registry(
         settings.model_dir,
         drift.watching(encoders.load) if drift else encoders.load,
-        keep=encoders.keep,
         store=RegistryStore(database, settings.model_dir),
         lazy=settings.lazy,
     )
+    registry.when_gone(lambda models: encoders.retain([model.predictor for model in models]))
     return create_app(
         registry,
         settings.options(),

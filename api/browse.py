@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -130,6 +130,15 @@ class Browsers:
         self._limiter = limiter
         self._lock = threading.Lock()
         self._known: dict[str, ModelBrowser] = {}
+
+    def retain(self, models: Sequence[ServedModel]) -> None:
+        """Forget the browsers of all other models."""
+        served = {model.id: model.predictor for model in models}
+        with self._lock:
+            self._known = {
+                key: found for key, found in self._known.items()
+                if served.get(key) is found.predictor
+            }  # fmt: skip
 
     def of(self, model: ServedModel) -> ModelBrowser:
         """The browser of the model as it is served now."""

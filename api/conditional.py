@@ -79,18 +79,19 @@ def tag_dictionary(
     _mark(request, response, browsers.of(dictionary).version)
 
 
-def tag_map(
+def tagged_map(
     request: Request,
     response: Response,
     dictionary: Annotated[ServedModel, Depends(get_dictionary)],
     browsers: BrowsersDep,
-) -> None:
-    """Give the map of a dictionary its entity tag, another one while it is rough."""
+) -> tuple[Any, bool]:
+    """The map of a dictionary and whether it is final, with an entity tag that tells that too."""
     browser = browsers.of(dictionary)
-    rough = "" if browser.map().is_final else " rough"
-    _mark(request, response, browser.version + rough)
+    found, is_final = browser.map().now
+    _mark(request, response, f"{browser.version} {found.method} {is_final}")
+    return found, is_final
 
 
 ModelTag = Depends(tag_model)
 DictionaryTag = Depends(tag_dictionary)
-MapTag = Depends(tag_map)
+MapDep = Annotated[tuple[Any, bool], Depends(tagged_map)]

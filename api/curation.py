@@ -3,9 +3,11 @@
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from api.catalogue import ConceptCatalogue
 from api.errors import Overloaded
@@ -45,8 +47,8 @@ class Curation:
         self._every, self._clock = every, clock
         self._checked: float | None = None
         registry.prepare = self.prepared
-        self._served: dict[ModelKey, tuple[int, ServedModel]] = {}
-        """Version that is served, and the model that it was made from."""
+        self._served: dict[ModelKey, tuple[int, Callable[[], Any]]] = {}
+        """Version that is served, and a weak reference to what it was made from."""
         self._refused: dict[ModelKey, int] = {}
         self._swapping, self._measuring = threading.Lock(), threading.Lock()
 
@@ -76,23 +78,25 @@ class Curation:
     def _follow(self, model: ServedModel, versions: dict[ModelKey, int]) -> None:
         key = key_of(model)
         version = versions.get(key, 0)
-        served, base = self._served.get(key, (0, model.base))
-        if version == served and base is model.base:  # another base was loaded again, unedited
+        base = model.base.predictor
+        served, made_from = self._served.get(key, (0, lambda: base))
+        if version == served and made_from() is base:  # another base was loaded again, unedited
             return
         try:
-            self._registry.add(self._edited(model.base))
+            if not self._registry.add(self._edited(model.base), in_place_of=model):
+                return  # it was made again or has gone meanwhile
         except DncbmError as error:
             if self._refused.get(key) != version:
                 logger.error("The active edit of %s cannot be served: %s", model.id, error)
             self._refused[key] = version
             return
-        self._served[key] = (version, model.base)
+        self._served[key] = (version, weakref.ref(base))
 
     def prepared(self, model: ServedModel) -> ServedModel:
         """A model that was just loaded, with its active edit."""
         version = self.store.versions().get(key_of(model), 0)
         made = self._edited(model) if version else model
-        self._served[key_of(model)] = (version, model)
+        self._served[key_of(model)] = (version, weakref.ref(model.predictor))
         return made
 
     def _edited(self, base: ServedModel) -> ServedModel:

@@ -30,7 +30,7 @@ _SAMPLE = 64
 _COMPARED = 16
 """Of these, for a graph that was compared on other pixels before."""
 _LAST_REQUESTS = 300.0
-"""Seconds that requests may go on with a model that has gone."""
+"""Seconds at least that requests may go on with a model that has gone."""
 _LONG_JOB = 10_000_000
 """A service never ends, so a calibration always pays."""
 
@@ -92,7 +92,7 @@ class SharedEncoders:
             shared = self._shared(load_manifest(path / "cbm", "cbm"), path)
             return Predictor.load(path, encoder=shared.encoder, image_backend=shared.batcher)
 
-    def keep(self, predictors: Sequence[Any]) -> None:
+    def retain(self, predictors: Sequence[Any]) -> None:
         """Let go of the encoders that none of these uses; requests under way are still answered.
 
         Not to be called while a model is loaded, whose encoder would seem to be nobody's.
@@ -102,7 +102,8 @@ class SharedEncoders:
             if id(shared.encoder) not in used:
                 del self._by_spec[name]
                 logger.info("Encoder %s: no model uses it any more", shared.encoder.spec)
-                closing = threading.Timer(_LAST_REQUESTS, shared.batcher.close)
+                seconds = max(_LAST_REQUESTS, 2 * self._wait_seconds)
+                closing = threading.Timer(seconds, shared.batcher.close)
                 closing.daemon = True
                 closing.start()
 

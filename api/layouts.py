@@ -1,7 +1,11 @@
 """Where the concepts of a dictionary lie on a plane: roughly at once, and well once computed."""
 
+import atexit
 import hashlib
+import io
 import logging
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dncbm.artifacts import read_json, write_json
-from dncbm.encoders.streams import step_back
 from dncbm.errors import ArtifactError, Unavailable
 
 if TYPE_CHECKING:  # heavy: imported when something is computed
@@ -20,13 +23,14 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 300
 """So many concepts take half a second; 8,000 take most of a minute."""
 _METHODS = ("pca", "pca+tsne")
-_NICE = 10
 _turn = threading.Lock()
-"""One layout at a time, however many models are looked at."""
+"""One process that lays out at a time, however many models are looked at."""
+_turn_here = threading.Lock()
+"""The number of threads that a layout computes with is that of the whole process."""
 
 
 class Layout:
-    """The map of one dictionary. What takes long is computed by a thread behind all others.
+    """The map of one dictionary. What takes long is computed by a process behind this one.
 
     Args:
         directions: (c, d), unit norm.
@@ -34,36 +38,43 @@ class Layout:
     """
 
     def __init__(self, directions: np.ndarray, state: Path | None) -> None:
-        from dncbm.naming.map import MOST_FOR_TSNE, concept_map, rough_map
+        from dncbm.naming.map import MOST_FOR_TSNE, rough_map
 
         self._directions = directions
         self._kept = None if state is None else _file(state, directions)
         found = self._read()
-        self.is_final = found is not None or not AT_ONCE < len(directions) <= MOST_FOR_TSNE
-        """False while a better map is being computed."""
+        self._is_final = found is not None or not AT_ONCE < len(directions) <= MOST_FOR_TSNE
         if found is None:
-            found = concept_map(directions) if self.is_final else rough_map(directions)
-            if self.is_final:
-                self._keep(found)
-        self.best: ConceptMap = found
-        """The places as they are known now."""
-        if not self.is_final:
+            found = self._made_here() if self._is_final else rough_map(directions)
+        self._best: ConceptMap = found
+        if not self._is_final:
             threading.Thread(target=self._improve, name="layout", daemon=True).start()
 
-    def _improve(self) -> None:
+    @property
+    def now(self) -> tuple["ConceptMap", bool]:
+        """The places as they are known now, and False while better ones are being computed."""
+        is_final = self._is_final  # first: it is set last
+        return self._best, is_final
+
+    def _made_here(self) -> "ConceptMap":
         from dncbm.naming.map import concept_map
 
-        step_back(_NICE)
+        with _turn_here:
+            found = concept_map(self._directions)
+        self._keep(found)
+        return found
+
+    def _improve(self) -> None:
         try:
             with _turn:
                 found = self._read()  # by the turn before, of the same directions
                 if found is None:
-                    found = concept_map(self._directions)
+                    found = map_apart(self._directions)
                     self._keep(found)
-                self.best = found
+                self._best = found
         except Exception:  # no memory, say: places by PCA are right, too
             logger.exception("The map of %d concepts stays rough", len(self._directions))
-        self.is_final = True
+        self._is_final = True
 
     def _read(self) -> "ConceptMap | None":
         return None if self._kept is None else _read(self._kept, len(self._directions))
@@ -75,6 +86,31 @@ class Layout:
             write_json(self._kept, {"method": found.method, "places": found.places.tolist()})
         except Unavailable as error:
             logger.info("The map of concepts is kept in memory only. %s", error)
+
+
+def map_apart(directions: np.ndarray) -> "ConceptMap":
+    """`concept_map` in a process of its own: for seconds at a time it lets no other thread run.
+
+    Raises:
+        ChildProcessError: it ended otherwise than with a map.
+    """
+    from dncbm.naming.map import ConceptMap
+
+    given = io.BytesIO()
+    np.save(given, directions, allow_pickle=False)
+    command = [sys.executable, "-m", "dncbm.naming.map"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        atexit.register(process.kill)  # a service that ends does not leave it behind
+        try:
+            out, told = process.communicate(given.getvalue())
+        finally:
+            process.kill()
+            atexit.unregister(process.kill)
+    if process.returncode:
+        raise ChildProcessError(told.decode(errors="replace")[-500:])
+    places = np.load(io.BytesIO(out), allow_pickle=False)
+    return ConceptMap(method="pca+tsne", places=places)
 
 
 def _file(state: Path, directions: np.ndarray) -> Path:

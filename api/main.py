@@ -114,6 +114,7 @@ def create_app(
     )
     app.state.service = service
     app.state.browsers = Browsers(options, limiter)
+    registry.when_gone(app.state.browsers.retain)
     app.state.drift = drift
     app.state.on_shutdown = [drift.close] if drift else []
     registry.follow(partial(_watch, metrics, drift))

@@ -97,7 +97,6 @@ class Registry:
         models: already loaded.
         store: where other models and aliases are found, also those of jobs that finish later.
         load: reads a model directory; needed with a store.
-        keep: told all predictors in memory once another has gone; never while one is loaded.
     """
 
     def __init__(
@@ -106,12 +105,11 @@ class Registry:
         *,
         store: RegistryStore | None = None,
         load: "Load | None" = None,
-        keep: "Keep | None" = None,
     ) -> None:
         self.store = store
         self._load = load
-        self._keep = keep
-        self._has_gone = False  # one that `keep` was not told of yet
+        self._when_gone: list[Callable[[Sequence[ServedModel]], None]] = []
+        self._some_gone = False  # which nobody was told of yet
         self._models = {model.id: model for model in models}
         self._versions: dict[str, str] = {}  # fingerprint of the cbm each was loaded from
         self._known: set[str] = set()  # ids of the store that can be loaded
@@ -186,16 +184,26 @@ class Registry:
             raise
         return self.get(record.id) or self._loaded(record, what)
 
-    def add(self, model: ServedModel) -> None:
-        """Offer a model, in place of one of the same id; requests under way keep the old one."""
+    def add(self, model: ServedModel, *, in_place_of: ServedModel | None = None) -> bool:
+        """Offer a model, in place of one of the same id; requests under way keep the old one.
+
+        Where `in_place_of` is not what is served any more, nothing is done, and False comes back.
+        """
         with self._lock:
+            if in_place_of is not None and self._models.get(model.id) is not in_place_of:
+                return False
             self._models[model.id] = model
+            return True
 
     def follow(self, on_model: Callable[[ServedModel], None]) -> None:
         """Call `on_model` for each model in memory, and for each that is loaded later."""
         self._on_model = on_model
         for model in self.loaded:
             on_model(model)
+
+    def when_gone(self, told: "Callable[[Sequence[ServedModel]], None]") -> None:
+        """Call `told` with all models in memory once another has gone, but never during a load."""
+        self._when_gone.append(told)
 
     def refresh(self) -> None:
         """Load what is not yet, or was made again; drop what vanished. One failure stops nothing.
@@ -215,7 +223,7 @@ class Registry:
         self._drop({record.id for record in records if record.state == "missing"})
         if self._loading.acquire(blocking=False):  # else at the next look
             try:
-                self._tell_keep()
+                self._tell_gone()
             finally:
                 self._loading.release()
         ready = [record for record in records if record.state == "ready"]
@@ -248,34 +256,36 @@ class Registry:
             except Exception as error:  # no memory for it, say: the other models go on
                 with self._lock:
                     self._refused[record.id] = (record.cbm, str(error))
+                    self._some_gone = True  # its encoder may be in memory already
                 if isinstance(error, DncbmError | OSError):
                     raise
                 raise ArtifactError(f"{path} cannot be loaded: {error}") from error
             with self._lock:
-                self._has_gone |= record.id in self._models
+                self._some_gone |= record.id in self._models
                 self._models[record.id] = made
                 self._versions[record.id] = record.cbm
                 self._refused.pop(record.id, None)
             self._on_model(made)
-            self._tell_keep()
+            self._tell_gone()
             return made
 
-    def _tell_keep(self) -> None:
+    def _tell_gone(self) -> None:
         """Say what is still in memory if anything has gone; under the lock of loading."""
-        if self._has_gone and self._keep is not None:
-            self._has_gone = False
-            self._keep([model.predictor for model in self.loaded])
+        with self._lock:
+            some_gone, self._some_gone = self._some_gone, False
+        if some_gone:
+            for told in self._when_gone:
+                told(self.loaded)
 
     def _drop(self, missing: set[str]) -> None:
         with self._lock:
             for model_id in missing & self._versions.keys():
                 self._models.pop(model_id, None)
                 del self._versions[model_id]
-                self._has_gone = True
+                self._some_gone = True
 
 
 Load = Callable[[Path], ServedPredictor]
-Keep = Callable[[Sequence[ServedPredictor]], None]
 
 
 def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> ServedModel:
@@ -284,19 +294,13 @@ def serve_model(model_id: str, path: Path, predictor: ServedPredictor) -> Served
 
 
 def open_registry(
-    root: Path,
-    load: Load,
-    *,
-    keep: Keep | None = None,
-    store: RegistryStore | None = None,
-    lazy: bool = False,
+    root: Path, load: Load, *, store: RegistryStore | None = None, lazy: bool = False
 ) -> Registry:
     """Load the model at `root`, or every model one level below it.
 
     Args:
         root: a model directory, or a folder of several.
         load: reads one.
-        keep: see `Registry`.
         store: of the same root; gives ids that stay, aliases, and models of later jobs.
         lazy: with a store, load a model when it is first asked for, alone or in a list.
 
@@ -305,7 +309,7 @@ def open_registry(
         ArtifactError: there are model directories, and none of them is whole.
     """
     if store is not None:
-        return _open_store(root, Registry(store=store, load=load, keep=keep), store, lazy)
+        return _open_store(root, Registry(store=store, load=load), store, lazy)
     paths = find_models(root)
     ids = unique_slugs([path.name for path in paths])
     return Registry(

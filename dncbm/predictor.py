@@ -194,10 +194,10 @@ class Predictor:
             raise UnknownName("value of `by`", by, _LISTED_BY)
         probe = self.cbm.probe_for(nec)
         groups = self._groups if by == "name" else None
-        logits = probe.logits(codes)
+        rows = codes.detach().cpu().double()  # at once rather than one by one
+        logits = probe.logits(rows)
         probabilities = (logits / self.cbm.temperature_for(nec)).softmax(dim=1)
         order = logits.argsort(dim=1, descending=True, stable=True)[:, :top_classes].tolist()
-        rows = codes.detach().cpu().double()  # at once rather than one by one
         return [
             [
                 self._prediction(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Query
 
-from api.conditional import UNCHANGED, BrowsersDep, MapTag, ModelTag
+from api.conditional import UNCHANGED, BrowsersDep, MapDep, ModelTag
 from api.errors import NotFound
 from api.images import Upload, check_pixels, decode_uploads
 from api.registry import ServedModel
@@ -134,17 +134,15 @@ def _confused_by(model: ServedModel, found: "Evaluation") -> list[ConfusedBy]:
     "/v1/dictionaries/{dictionary}/map",
     tags=["dictionaries"],
     summary="The concepts on a plane",
-    dependencies=[MapTag],
     responses=UNCHANGED,
 )
-def concept_map(dictionary: DictionaryDep, browsers: BrowsersDep) -> MapOut:
+def concept_map(dictionary: DictionaryDep, layout: MapDep) -> MapOut:
     """Concepts whose directions are alike lie together.
 
     Computed once, the same every time. Of more than 300 concepts there are rough places at first,
     and `is_final` is false until those by t-SNE are there, up to a minute later.
     """
-    layout = browsers.of(dictionary).map()
-    is_final, found = layout.is_final, layout.best
+    found, is_final = layout
     catalogue = dictionary.catalogue
     concepts = range(len(catalogue))
     return MapOut(

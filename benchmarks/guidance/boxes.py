@@ -4,7 +4,7 @@
     python -m benchmarks.guidance.boxes --coco coco128_boxes.zip --mobilenet mobilenet_v1_075_224
 
 Classes of Tiny ImageNet (single-label) and a COCO-style set (several labels): standard and B-cos
-networks, trained first without guidance, then as long again with it at the input and at the end, by
+networks, trained first without guidance, then further with it at the input and at the end, by
 all boxes and by 10 % and 1 % of them, with energy and L1, and without it, as a control; and by
 boxes that are 10, 25 and 50 % too large, judged by exact ones. Networks start from scratch, the
 standard one on COCO from ImageNet weights where they are given. Each run stands in a file of its
@@ -87,6 +87,7 @@ def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
 
     A fifth of the training photos is for the choice of the epoch, its validation photos judge.
     """
+    place = folder / f"photos-{classes}-{photos}"
 
     def write() -> Row:
         with zipfile.ZipFile(data) as archive:
@@ -96,17 +97,17 @@ def subset(data: Path, folder: Path, classes: int, photos: int) -> Path:
             (listed,) = (name for name in names if name.endswith("val_annotations.txt"))
             lines = [line.split() for line in archive.read(listed).decode().splitlines()]
             tested = {words[0]: words[1] for words in lines if words[1] in chosen}
-            _write(folder / "photos" / "test" / "val_annotations.txt", "\n".join(
+            _write(place / "test" / "val_annotations.txt", "\n".join(
                 " ".join(words) for words in lines if words[0] in tested).encode())  # fmt: skip
             counts = dict.fromkeys(chosen, 0)
             for name in names:
-                place = _place(name, tested, counts, photos)
-                if place is not None:
-                    _write(folder / "photos" / place, archive.read(name))
+                file = _place(name, tested, counts, photos)
+                if file is not None:
+                    _write(place / file, archive.read(name))
         return {"classes": sorted(chosen)}
 
-    once(folder, "photos", write)
-    return folder / "photos"
+    once(folder, place.name, write)
+    return place
 
 
 def _place(name: str, tested: dict[str, str], counts: dict[str, int], photos: int) -> Path | None:
@@ -135,14 +136,17 @@ def frequent(data: Path, folder: Path, fewest: int) -> Path:
 
     With a handful of photos a class is not learned, and its F1 is 0 with guidance and without.
     """
+    place = folder / f"photos-{fewest}"
 
     def write() -> Row:
         with zipfile.ZipFile(data) as archive:
             names = {n: _numbers(archive.read(n)) for n in archive.namelist()
                      if "/labels/" in n and n.endswith(".txt")}  # fmt: skip
-            classes = {n: _classes(archive, n) for n in names}
+            known = {root: _classes(archive, root) for root in {Path(n).parts[0] for n in names}}
+            classes = {n: known[Path(n).parts[0]] for n in names}
             shown: Counter[str] = Counter()
-            for photo in {Path(n).name for n in names if "train" in n}:
+            trained = (n for n in names if Path(n).parent.name.startswith("train"))
+            for photo in {Path(n).name for n in trained}:
                 mine = (n for n in names if Path(n).name == photo)
                 shown.update({classes[n][number] for n in mine for number in names[n]})
             kept = {name for name, photos in shown.items() if photos >= fewest}
@@ -151,21 +155,21 @@ def frequent(data: Path, folder: Path, fewest: int) -> Path:
                     lines = archive.read(name).decode().splitlines()
                     found = [line for line, number in zip(lines, names[name], strict=True)
                              if classes[name][number] in kept]  # fmt: skip
-                    _write(folder / "photos" / name, "\n".join(found).encode())
+                    _write(place / name, "\n".join(found).encode())
                 elif name.endswith((".jpg", ".yaml")):
-                    _write(folder / "photos" / name, archive.read(name))
+                    _write(place / name, archive.read(name))
         return {"classes": sorted(kept)}
 
-    once(folder, f"photos-{fewest}", write)
-    return folder / "photos"
+    once(folder, place.name, write)
+    return place
 
 
 def _numbers(labels: bytes) -> list[int]:
     return [int(line.split()[0]) for line in labels.decode().splitlines()]
 
 
-def _classes(archive: zipfile.ZipFile, labels: str) -> dict[int, str]:
-    found = yaml.safe_load(archive.read(f"{Path(labels).parts[0]}/config.yaml"))["names"]
+def _classes(archive: zipfile.ZipFile, root: str) -> dict[int, str]:
+    found = yaml.safe_load(archive.read(f"{root}/config.yaml"))["names"]
     return dict(enumerate(found)) if isinstance(found, list) else dict(found)
 
 
@@ -206,7 +210,8 @@ def runs(
             run = unguided(run)
         found = guided(folder, f"{label}-{loss}-{layer}-{fraction:g}-{dilation:g}", run)
         told = {"data": name, "network": kind, "loss": loss, "layer": layer, "boxes": fraction}
-        rows.append(told | {"dilation": dilation, "seed": base["seed"]} | _figures(found))
+        told |= {"dilation": dilation, "seed": base["seed"], "weight": found["weight"]}
+        rows.append(told | _figures(found))
     return rows
 
 
@@ -269,7 +274,8 @@ def main() -> None:
             for kind in options.networks:
                 start = starts[kind]
                 rows += runs(options, kind, name, start, recipe(options, start, data, seed) | more)
-    tables = summary(rows, ("data", "network", "loss", "layer", "boxes", "dilation"))
+    figures = [{name: value for name, value in r.items() if name != "weight"} for r in rows]
+    tables = summary(figures, ("data", "network", "loss", "layer", "boxes", "dilation"))
     gains = {
         " ".join(str(row[name]) for name in ("data", "network", "loss", "layer", "boxes")):
         float(row["EPG gained"].split()[0]) for row in tables if not row["dilation"]

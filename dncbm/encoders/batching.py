@@ -163,7 +163,10 @@ class Batcher:
     def _answered(self, call: _Call) -> Any:
         with self._changed:
             if self._is_closed:
-                raise Unavailable("The service is shutting down. Try again shortly.")
+                raise Unavailable(
+                    "This encoder is closed: the service is shutting down, or the model was "
+                    "replaced. Try again shortly."
+                )
             self._waiting.append(call)
             self._arrived += 1
             self._arrive()

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dncbm.artifacts import MANIFEST, Manifest, load_manifest
-from dncbm.encoders.spec import BCOS, GUIDED, MINI
-from dncbm.errors import ArtifactError
+from dncbm.encoders.spec import BCOS, GUIDED, MINI, parse_spec
+from dncbm.errors import ArtifactError, InvalidInput, Unavailable, UnknownName
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +78,13 @@ def carried(spec: str, model: Path) -> dict[str, Path]:
 
 def _own_files(spec: str) -> str | None:
     """The folder or the file that open_clip reads the weights from, where it is of this machine."""
-    name, _, rest = spec.partition(":")
-    place = rest if name == "local-dir" else rest.rpartition("@")[2]
-    return place if rest and Path(place).expanduser().exists() else None
+    try:
+        found = parse_spec(spec)
+    except (InvalidInput, UnknownName, Unavailable):
+        return None  # whoever opens it is told
+    if found.model_name.startswith("local-dir:"):
+        return found.model_name.removeprefix("local-dir:")
+    return None if spec == MINI or found.is_tag else found.pretrained
 
 
 def _named(spec: str) -> tuple[str | None, Path | None]:

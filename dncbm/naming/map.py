@@ -1,5 +1,8 @@
 """Concepts on a plane: directions that point alike lie together."""
 
+import io
+import os
+import sys
 from dataclasses import dataclass
 from typing import final
 
@@ -57,10 +60,9 @@ def rough_map(directions: Float[np.ndarray, "c d"]) -> ConceptMap:
     if len(directions) < 2:
         return ConceptMap(method="pca", places=np.zeros((len(directions), 2)))
     centred = directions.astype(np.float64) - directions.mean(axis=0, dtype=np.float64)
-    with threadpool_limits(1):  # sums of several threads depend on which one is first
-        axes = np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-3:-1]
-        largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
-        parts = centred @ (axes * np.sign(largest))  # either sign is an axis
+    axes = np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-3:-1]
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+    parts = centred @ (axes * np.sign(largest))  # either sign is an axis
     return ConceptMap(method="pca", places=_scaled(_two(parts)))
 
 
@@ -73,3 +75,17 @@ def _scaled(places: np.ndarray) -> np.ndarray:
     low, high = places.min(axis=0), places.max(axis=0)
     extent = float((high - low).max()) or 1.0
     return (places - (low + high) / 2) * (2 / extent)
+
+
+def main() -> None:
+    """Lay out the directions on standard input, places to standard output, both as `.npy`."""
+    if hasattr(os, "nice"):
+        os.nice(10)  # nobody waits for it: a rough map is shown
+    given, made = io.BytesIO(sys.stdin.buffer.read()), io.BytesIO()  # numpy wants to seek
+    found = concept_map(np.load(given, allow_pickle=False))
+    np.save(made, found.places, allow_pickle=False)
+    sys.stdout.buffer.write(made.getvalue())
+
+
+if __name__ == "__main__":
+    main()

@@ -172,10 +172,13 @@ def _account(
 ) -> LogitAccount:
     (active,) = codes.nonzero()  # a few of many; all that follows costs by their number
     codes, weights = codes[active], weights[active]
-    products = codes * weights
     # A grid on which all partial sums are exact: total < 2**exponent, so every value is an
     # integer below 2**51 times the grid, and sums stay below 2**53.
-    total = abs(bias) + float(np.abs(products).sum())
+    with np.errstate(over="ignore"):
+        products = codes * weights
+        total = abs(bias) + float(np.abs(products).sum())
+    if not math.isfinite(total):
+        raise InvalidInput("The contributions are too large for a sum; scale codes or weights.")
     exponent = max(math.frexp(total)[1], _SMALLEST_EXPONENT)
     shift = _GRID_BITS - exponent
     steps = np.rint(np.ldexp(products, shift))

@@ -181,12 +181,12 @@ def browser(root: Path, predictor: Predictor, state: Path | None) -> ModelBrowse
 
 
 def test_a_kept_map_is_read_again(root: Path, predictor: Predictor, tmp_path: Path) -> None:
-    first = browser(root, predictor, tmp_path).map().best
+    first = browser(root, predictor, tmp_path).map().now[0]
     [file] = (tmp_path / "maps").iterdir()
     moved = json.loads(file.read_text())
     moved["places"][0] = [0.25, -0.25]
     file.write_text(json.dumps(moved))
-    second = browser(root, predictor, tmp_path).map().best
+    second = browser(root, predictor, tmp_path).map().now[0]
     assert second.places[0].tolist() == [0.25, -0.25]
     np.testing.assert_array_equal(second.places[1:], first.places[1:])
 
@@ -197,10 +197,10 @@ def test_a_kept_map_is_read_again(root: Path, predictor: Predictor, tmp_path: Pa
 def test_a_damaged_map_is_made_again(
     root: Path, predictor: Predictor, tmp_path: Path, text: str
 ) -> None:
-    first = browser(root, predictor, tmp_path).map().best
+    first = browser(root, predictor, tmp_path).map().now[0]
     [file] = (tmp_path / "maps").iterdir()
     file.write_text(text)
-    again = browser(root, predictor, tmp_path).map().best
+    again = browser(root, predictor, tmp_path).map().now[0]
     np.testing.assert_array_equal(again.places, first.places)
 
 
@@ -209,7 +209,7 @@ def test_a_state_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     for state in (tmp_path / "file", None):
-        assert browser(root, predictor, state).map().best.places.shape == (12, 2)
+        assert browser(root, predictor, state).map().now[0].places.shape == (12, 2)
 
 
 def test_concepts_in_a_photo(client: TestClient, codes: np.ndarray) -> None:

@@ -1,7 +1,11 @@
 """One encoder for several models, and what a backend must keep to."""
 
+import gc
+import shutil
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -45,19 +49,51 @@ def test_an_encoder_that_no_model_uses_is_let_go(
     encoders = SharedEncoders("cpu")
     a, b = encoders.load(two_models / "a"), encoders.load(two_models / "b")
     image = torch.zeros(1, 3, *a.encoder.image_size)
-    encoders.keep([b])
+    encoders.retain([b])
     assert encoders.load(two_models / "a").encoder is a.encoder
-    encoders.keep([])
+    encoders.retain([])
     assert len(batcher_of(a)(image)) == 1  # requests under way are still answered
     assert encoders.load(two_models / "a").encoder is not a.encoder
     monkeypatch.setattr("api.encoders._LAST_REQUESTS", 0.0)
     last = encoders.load(two_models / "a")
-    encoders.keep([])
+    encoders._wait_seconds = 0.0
+    encoders.retain([])
     for timer in [t for t in threading.enumerate() if isinstance(t, threading.Timer)]:
         if timer.interval == 0:
             timer.join(10)
     with pytest.raises(Unavailable, match="shutting down"):
         batcher_of(last)(image)
+    left = weakref.ref(last.encoder)
+    del last
+    assert is_collected(left)
+
+
+def is_collected(left: weakref.ref) -> bool:
+    """Whether nothing holds it any more, once the threads of its batcher have ended."""
+    for _ in range(200):
+        gc.collect()
+        if left() is None:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_model_that_has_gone_leaves_nothing(
+    two_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DNCBM_MODEL_DIR", str(two_models))
+    monkeypatch.setenv("DNCBM_DEVICE", "cpu")
+    app = application()
+    with client_for(app) as client:
+        assert client.post("/v1/models/a/predict", files={"image": photo(1)}).status_code == 200
+        assert client.get("/v1/dictionaries/a/map").status_code == 200
+        registry = app.state.service.registry
+        left = weakref.ref(registry.model("a").predictor)
+        shutil.rmtree(two_models / "a")
+        registry.store.scan()
+        registry.refresh()
+        assert is_collected(left)
+        assert client.post("/v1/models/b/predict", files={"image": photo(1)}).status_code == 200
 
 
 def test_served_from_the_environment(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     made = Gate(maps.concept_map)
-    monkeypatch.setattr(maps, "concept_map", made)
+    monkeypatch.setattr(layouts, "map_apart", made)
     monkeypatch.setattr(layouts, "AT_ONCE", 5)
     return made
 
@@ -62,14 +62,16 @@ def test_a_rough_map_until_the_better_one_is_there(client: TestClient, gate: Gat
 
 def test_who_waits_for_a_turn_takes_what_the_other_kept(gate: Gate, tmp_path: Path) -> None:
     one, two = (Layout(DIRECTIONS, tmp_path) for _ in range(2))
-    assert [one.is_final, two.is_final] == [False, False]
+    assert [one.now[1], two.now[1]] == [False, False]
     gate.is_open.set()
     finish()
     assert gate.asked == 1
-    np.testing.assert_array_equal(one.best.places, two.best.places)
-    third = Layout(DIRECTIONS, tmp_path)
-    assert third.is_final
-    np.testing.assert_array_equal(third.best.places, one.best.places)
+    (found, is_final), (same, _) = one.now, two.now
+    assert is_final
+    np.testing.assert_array_equal(found.places, same.places)
+    third, is_final = Layout(DIRECTIONS, tmp_path).now
+    assert is_final
+    np.testing.assert_array_equal(third.places, found.places)
 
 
 def test_places_stay_rough_where_better_ones_cannot_be_had(
@@ -82,13 +84,23 @@ def test_places_stay_rough_where_better_ones_cannot_be_had(
     made = Layout(DIRECTIONS, None)
     gate.is_open.set()
     finish()
-    assert made.is_final
-    assert made.best.method == "pca"
+    found, is_final = made.now
+    assert (found.method, is_final) == ("pca", True)
     assert "stays rough" in caplog.text
 
 
 def test_the_very_many_are_laid_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "AT_ONCE", 5)
     monkeypatch.setattr(maps, "MOST_FOR_TSNE", 10)
-    made = Layout(DIRECTIONS, None)
-    assert (made.is_final, made.best.method) == (True, "pca")
+    found, is_final = Layout(DIRECTIONS, None).now
+    assert (found.method, is_final) == ("pca", True)
+
+
+def test_a_process_of_its_own_finds_the_same_places() -> None:
+    found = layouts.map_apart(DIRECTIONS)
+    np.testing.assert_array_equal(found.places, maps.concept_map(DIRECTIONS).places)
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(ChildProcessError, match="NaN"):
+        layouts.map_apart(np.full((12, 4), np.nan))

@@ -117,9 +117,8 @@ def test_a_model_that_is_made_again_is_loaded_again(store: RegistryStore) -> Non
 
 def test_what_is_still_used_is_told_once_a_model_has_gone(store: RegistryStore) -> None:
     told: list[list[object]] = []
-    registry = open_registry(
-        store.root, Loader(), store=store, keep=lambda found: told.append(list(found))
-    )
+    registry = open_registry(store.root, Loader(), store=store)
+    registry.when_gone(lambda models: told.append([model.predictor for model in models]))
     registry.refresh()
     assert told == []
     first, shoes = (registry.model(name).predictor for name in ("birds", "shoes"))
@@ -142,8 +141,11 @@ def test_what_is_still_used_is_told_once_a_model_has_gone(store: RegistryStore) 
 def test_what_is_added_stays_until_its_model_is_made_again(store: RegistryStore) -> None:
     registry = open_registry(store.root, Loader(), store=store)
     edited = serve_model("birds", store.root / "birds", FakePredictor())
-    registry.add(edited)
+    assert registry.add(edited)
     registry.refresh()
+    assert registry.model("birds") is edited
+    late = serve_model("birds", store.root / "birds", FakePredictor())
+    assert not registry.add(late, in_place_of=late)  # which is not what is served
     assert registry.model("birds") is edited
     write_model(store.root / "birds", content="other")
     store.register(store.root / "birds")

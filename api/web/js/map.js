@@ -10,6 +10,7 @@ import * as router from "./router.js";
 export const title = "Map";
 const LISTED = 60;
 const AGAIN = 3000;
+const FAILURES = 10;
 
 export async function mount(root, context) {
   root.append(h("h1", {}, title));
@@ -22,7 +23,7 @@ export async function mount(root, context) {
   const found = await read();
   const view = new MapView(root, context, found, context.route.query.get("q") ?? "");
   view.draw();
-  if (!found.is_final) better(view, read);
+  if (found.is_final === false) better(view, read);
 }
 
 // Waits for the better map, and offers it: nothing moves under the hands of who uses this one.
@@ -31,23 +32,26 @@ async function better(view, read) {
   const note = hint("These places are rough. Better ones are being computed, which takes up to a minute.");
   note.setAttribute("role", "status");
   root.append(note);
-  try {
-    for (;;) {
-      await pause(AGAIN);
-      if (context.signal.aborted) return;
+  for (let failed = 0; failed < FAILURES; ) {
+    await pause(AGAIN);
+    if (context.signal.aborted) return;
+    try {
       const found = await read();
       if (!found.is_final) continue;
       const show = () => {
+        view.close();
         put(root, h("h1", {}, title));
         new MapView(root, context, found, view.word).draw();
         root.querySelector("canvas").focus();
       };
       put(note, "A better map is ready. ", button("Show it", show));
       return;
+    } catch (error) {
+      if (aborted(error)) return;
+      failed += 1;
     }
-  } catch (error) {
-    if (!aborted(error)) put(note, "A better map could not be read. Open this view again later.");
   }
+  put(note, "A better map could not be read. Open this view again later.");
 }
 
 class MapView {
@@ -97,7 +101,10 @@ class MapView {
       ),
       hint(`${plural(this.found.concepts.length, "concept")}, placed by ${this.found.method}: near means alike. A larger point is active in more images.`),
     );
-    plane.start(this.context.signal);
+    const own = new AbortController();
+    this.close = () => own.abort();
+    this.context.signal.addEventListener("abort", this.close);
+    plane.start(own.signal);
     this.search(this.word);
   }
 

@@ -182,6 +182,9 @@ def test_wrong_questions_are_refused():
         probe.contributions(torch.zeros(20), 3)
     with pytest.raises(InvalidInput, match="top must be >= 0"):
         probe.contributions(torch.zeros(20), 0, top=-1)
+    huge = Probe(torch.full((2, 1), 1e200, dtype=torch.float64), torch.zeros(2), ("a", "b"))
+    with pytest.raises(InvalidInput, match="too large for a sum"):
+        huge.contributions(torch.tensor([1e200], dtype=torch.float64), 0)
     with pytest.raises(InvalidInput, match="NaN or infinity"):
         probe.contributions(torch.full((20,), torch.nan), 0)
     with pytest.raises(InvalidInput, match="has 7 numbers, the probe reads 20 concepts"):

@@ -64,7 +64,9 @@ def student(model: Path) -> Path:
         ("local-dir:{0}", True),
         ("ViT-B-32:{0}/weights.safetensors", True),
         ("ViT-B-32:openai@{0}/weights.safetensors", True),
+        ("ViT-B-32:{0}/a@b/weights.safetensors", True),
         ("ViT-B-32:openai", False),
+        ("ViT-B-32:{0}/gone.safetensors", False),
         ("hf-hub:org/name", False),
         ("mini", False),
     ],
@@ -73,6 +75,9 @@ def test_weights_that_stay_behind_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spec: str, is_told: bool
 ) -> None:
     (tmp_path / "weights.safetensors").touch()
+    (tmp_path / "open_clip_config.json").touch()
+    (tmp_path / "a@b").mkdir()
+    (tmp_path / "a@b" / "weights.safetensors").touch()
     assert carried(spec.format(tmp_path), tmp_path) == {}
     assert ("at the same place" in caplog.text) == is_told
     assert (str(tmp_path) in caplog.text) == is_told
