@@ -77,7 +77,7 @@ def pretrained(weights: Path, folder: Path) -> Start:
     """MobileNetV1 0.75 with ImageNet weights of Keras."""
     file = mobilenet_file(weights / "weights.npz", folder / "mobilenet.safetensors")
     return Start(
-        model=f"timm:{NAME}@{file}", rate=5e-4, epochs=15, guided_epochs=6, size=128,
+        model=f"timm:{NAME}@{file}", rate=5e-4, epochs=15, guided_epochs=15, size=128,
         annotated=_FRACTIONS[:2], weight=5.0,
     )  # fmt: skip
 
