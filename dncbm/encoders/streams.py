@@ -12,13 +12,10 @@ cores; with a second team they sleep at every barrier, and a pass of `mini` took
 (`compute_alone`) has none.
 """
 
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -93,16 +90,3 @@ def streamed(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def step_back(steps: int) -> None:
-    """Let other threads run before this one, which computes for long without a pause.
-
-    What is short would else wait each time until this one has used up its turn on the core. A few
-    steps where its work is waited for as well, since other programs run before it too.
-    """
-    if sys.platform == "linux":  # elsewhere the process as a whole would step back
-        thread = threading.get_native_id()
-        with suppress(OSError):  # a sandbox that allows none of this
-            nice = os.getpriority(os.PRIO_PROCESS, thread) + steps
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice))
