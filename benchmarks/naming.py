@@ -334,14 +334,16 @@ def main() -> None:
     notes: Mapping[str, Any] = {}
     costs: list[harness.Row] = []
     names: list[harness.Row] = []
+    found: list[Case] = []
+    if options.only in (None, "names"):  # first: what cannot be read is said before minutes pass
+        found, notes = cases(options)
     if options.only in (None, "speed"):
         rows, ratios = speed(options.turns, CLOCKS[options.clock])
     if options.only in (None, "cost"):
         sizes = FULL if options.full else LARGE if options.large else SIZES
         costs = cost(sizes, ("exact", "approximate"))
         ratios |= _approximate(costs)
-    if options.only in (None, "names"):
-        found, notes = cases(options)
+    if found:
         names = [row for case in found for row in compare(case)]
         ratios |= gains(names)
     for part in (rows, costs):

@@ -81,7 +81,7 @@ def _topk(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     return {
         "num_concepts": concepts,
         "activation": "topk",
-        "k": _codes_per_row(concepts),
+        "k": _codes_per_row(embed_dim, concepts),
         "init": "tied",
         "reduction": "mean",
         "aux_weight": 1 / 32,
@@ -150,9 +150,12 @@ def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
     return _default(embed_dim, num_rows, concepts) | {"archetypes": concepts, "exchange": ()}
 
 
-def _codes_per_row(concepts: int) -> int:
-    """A sixteenth of the dictionary, from 8 to 32: concepts of small ones stay sparse too."""
-    return min(concepts, max(8, min(32, concepts // 16)))
+def _codes_per_row(embed_dim: int, concepts: int) -> int:
+    """An eighth of the dictionary, from 8 to 32: small ones stay sparse and lose little.
+
+    At most a quarter of the width: with as many codes as numbers nothing has to be sparse.
+    """
+    return min(concepts, max(8, min(32, concepts // 8, embed_dim // 4)))
 
 
 def _budget(num_rows: int, steps: int = 1000) -> tuple[int, int]:

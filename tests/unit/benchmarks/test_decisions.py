@@ -33,10 +33,19 @@ def test_every_labelled_row_is_tested_once(tmp_path) -> None:
 
 def test_ratios_compare_means_over_runs() -> None:
     rows = [
-        {"data": "x", "rule": rule, "dense": dense, "NEC 5": five, "NEC 10": 0.5, "CPU s": 1.0}
+        {
+            "data": "x",
+            "rule": rule,
+            "dense": dense,
+            "NEC 5": five,
+            "NEC 10": 0.5,
+            "active": 9.0,
+            "CPU s": 1.0,
+        }
         for rule, dense, five in [("paper", 0.8, 0.2), ("default", 0.9, 0.8), ("default", 0.7, 0.8)]
     ]
     found = ratios(summary(rows))
     assert found["dense vs paper, x"] == pytest.approx(1.0)
     assert found["NEC 5 vs paper, x"] == pytest.approx(4.0)
     assert found["NEC 5 vs dense, x"] == pytest.approx(1.0)
+    assert ratios(summary(rows[1:])) == {}  # some rules alone: nothing to compare with
