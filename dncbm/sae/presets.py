@@ -151,11 +151,11 @@ def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 
 
 def _codes_per_row(embed_dim: int, concepts: int) -> int:
-    """An eighth of the dictionary, from 8 to 32: small ones stay sparse and lose little.
+    """A sixteenth of the dictionary, from 8 to 32: concepts of small ones stay sparse too.
 
     At most a quarter of the width: with as many codes as numbers nothing has to be sparse.
     """
-    return min(concepts, max(8, min(32, concepts // 8, embed_dim // 4)))
+    return min(concepts, max(8, min(32, concepts // 16, embed_dim // 4)))
 
 
 def _budget(num_rows: int, steps: int = 1000) -> tuple[int, int]:

@@ -35,14 +35,14 @@ def test_overrides_win_and_k_follows_the_size() -> None:
 
 @pytest.mark.parametrize(
     ("embed_dim", "num_rows", "k"),
-    [(512, 150, 8), (512, 691, 21), (256, 3_068, 32), (512, 3_000_000, 32), (32, 10_000, 8)],
+    [(512, 150, 8), (512, 691, 10), (256, 3_068, 32), (512, 3_000_000, 32), (32, 10_000, 8)],
 )
 def test_codes_per_row_are_a_small_share_of_concepts_and_of_the_width(
     embed_dim: int, num_rows: int, k: int
 ) -> None:
     config = preset("default", embed_dim=embed_dim, num_rows=num_rows)
     assert config.k == k
-    assert config.k <= max(8, min(config.num_concepts // 8, embed_dim // 4))
+    assert config.k <= max(8, min(config.num_concepts // 16, embed_dim // 4))
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
