@@ -153,7 +153,7 @@ def _archetypal(embed_dim: int, num_rows: int, concepts: int) -> dict[str, Any]:
 def _codes_per_row(embed_dim: int, concepts: int) -> int:
     """A sixteenth of the dictionary, from 8 to 32: concepts of small ones stay sparse too.
 
-    At most a quarter of the width: with as many codes as numbers nothing has to be sparse.
+    At most a quarter of the width (or 8): with as many codes as numbers nothing has to be sparse.
     """
     return min(concepts, max(8, min(32, concepts // 16, embed_dim // 4)))
 
